@@ -1,0 +1,76 @@
+"""What was written lately: the evidence against which read sets are validated.
+
+Owns, per store, the last writer of each key and the order of recent writes. Pure. Kept for `HORIZON` seqs, which is more
+than can be in flight; a read from before that is taken for stale.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from seqtor.actors.transactions import in_ranges
+from seqtor.messages.stores import StoreAccess
+
+__all__ = ["Change", "History"]
+
+
+class Change(NamedTuple):
+    """What made a read stale: the key (or "*") of a store, and the seq that wrote it (None: too long ago to say)."""
+
+    store: int
+    key: str
+    writer_seq: int | None
+
+
+class History:
+    """Recent writes of all stores."""
+
+    def __init__(self, stores: int, horizon: int) -> None:
+        self._last_writer: list[dict[str, int]] = [{} for _ in range(stores)]
+        self._recent: deque[tuple[int, int, str]] = deque()  # (seq, store, key): flat, so the collector skips them.
+        self._horizon = horizon
+        self._floor = 0  # Nothing at or below this seq is remembered.
+
+    def note(self, seq: int, store: int, keys: Sequence[str]) -> None:
+        """Remember which keys of a store a commit wrote; seqs must not fall."""
+        recent, last_writer = self._recent, self._last_writer[store]
+        for key in keys:
+            last_writer[key] = seq
+            recent.append((seq, store, key))
+        oldest = seq - self._horizon
+        while recent[0][0] <= oldest:
+            self._forget(*recent.popleft())
+
+    def _forget(self, seq: int, store: int, key: str) -> None:
+        self._floor = seq
+        if self._last_writer[store].get(key) == seq:
+            del self._last_writer[store][key]
+
+    def stale(self, accesses: Sequence[StoreAccess], snapshot_seq: int) -> Change | None:
+        """The first thing read from the snapshot that was written since, or None: then every read still holds."""
+        if not self._recent or self._recent[-1][0] <= snapshot_seq:
+            return None  # Nothing was: whatever versions a store names, what executes at the head is not stale.
+        for access in accesses:
+            keys = access.keys
+            if snapshot_seq < self._floor and (keys or access.ranges or access.whole):
+                return Change(access.store, "*", None)
+            last_writer = self._last_writer[access.store]
+            for key, version in keys.items():
+                writer = last_writer.get(key)
+                if writer is not None and writer > (snapshot_seq if version is None else version):
+                    return Change(access.store, key, writer)
+            if access.ranges or access.whole:
+                change = self._written_within(access, snapshot_seq)
+                if change is not None:
+                    return change
+        return None
+
+    def _written_within(self, access: StoreAccess, snapshot_seq: int) -> Change | None:
+        for seq, store, key in reversed(self._recent):
+            if seq <= snapshot_seq:
+                return None
+            if store == access.store and (access.whole or in_ranges(key, access.ranges)):
+                return Change(store, key, seq)
+        return None

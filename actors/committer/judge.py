@@ -1,0 +1,66 @@
+"""The judge: resolves a commit whose stores run the user's code, on `pool` and under the run's deadline.
+
+One judge actor per judgement, so that one that hangs holds up nobody but its run.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from seqtor.actors.base import Actor
+from seqtor.actors.dispatchers.contract import AttemptDispatcher
+from seqtor.actors.mailbox import Mailbox
+from seqtor.messages.commits import CommitJudged, JudgeCommit
+from seqtor.messages.errors import DeadlineExceeded, Rejected
+from seqtor.messages.runs import State
+
+__all__ = ["Judge"]
+
+
+class Judge(Actor):
+    """Folds writes, validates models and runs invariants for the run at the head."""
+
+    receives: ClassVar[tuple[type, ...]] = (JudgeCommit,)
+
+    def __init__(self, specs: tuple[Any, ...], pool: AttemptDispatcher, committer: Mailbox, deadline_s: float) -> None:
+        super().__init__()
+        self.actor_inbox.rank = 0  # type: ignore[attr-defined]  # The head waits for it: nothing goes before it.
+        self._specs = specs
+        self._pool = pool
+        self._committer = committer
+        self._deadline_s = deadline_s
+        self._message: JudgeCommit
+
+    def on_judge_commit(self, message: JudgeCommit) -> None:
+        self._message = message
+        self._pool.enter_handler(self, self._deadline_s)
+        resolved: list[tuple[Any, Any]] = []
+        outcome = State.COMMITTED
+        error: BaseException | None = None
+        try:
+            for access, state in zip(message.accesses, message.states, strict=True):
+                spec = self._specs[access.store]
+                new, writes = spec.resolve(state, access.writes)
+                if writes:
+                    spec.check(new)
+                resolved.append((new, writes))
+        except Rejected as rejection:
+            outcome, error = State.REJECTED, rejection
+        except BaseException as failure:
+            outcome, error = State.FAILED, failure
+        self._pool.leave_handler()
+        self._answer(outcome, tuple(resolved) if error is None else (), error)
+        del error  # Its traceback leads back to this frame.
+        self.stop()
+
+    def expire(self) -> None:
+        """The deadline has passed; called from the watch's thread. A late answer is ignored by the committer."""
+        error = DeadlineExceeded(
+            f"the invariants or validators of the stores that seq {self._message.seq} writes ran longer than the run's "
+            f"deadline of {self._deadline_s:g} s; nothing was written"
+        )
+        self._answer(State.DEADLINE, (), error)
+
+    def _answer(self, outcome: State, resolved: tuple[tuple[Any, Any], ...], error: BaseException | None) -> None:
+        seq, attempt = self._message.seq, self._message.attempt
+        self._committer.tell(CommitJudged(seq=seq, attempt=attempt, outcome=outcome, resolved=resolved, error=error))

@@ -1,0 +1,418 @@
+"""The commit order as a pure state machine: intents in, decisions out.
+
+Owns the order of commits, the contiguous state of every store, and who must execute again. No threads, no messages
+sent, no clock: `Decisions` says what is to be done, the actor does it. Promises, for every seq in order:
+
+1. *reads*: an intent whose reads have changed since its snapshot is a conflict, whatever its outcome was;
+2. *writes*: deltas, models and invariants are resolved on the state as of seq - 1; what fails there fails for good,
+   because serial execution would fail in the same way.
+
+A conflict makes the run execute again with the same seq, once everything has ended that it was fixed to wait for; from
+the third attempt on it waits to be the head, so a run executes at most three times because of conflicts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from seqtor.actors.committer.history import Change, History
+from seqtor.actors.committer.stalls import Claims, Readers, highest_executing_below
+from seqtor.actors.invariants import require
+from seqtor.actors.stores.contract import StoreRef
+from seqtor.messages.commits import CommitJudged, CommitRun, EndedRun, JudgeCommit
+from seqtor.messages.errors import Rejected
+from seqtor.messages.refusals import DuplicateIntent, StaleAttempt, StaleEpoch
+from seqtor.messages.runs import AttemptConflict, State
+from seqtor.messages.stores import Commit, StoreAccess, Write
+
+__all__ = ["CommitOrder", "Decisions"]
+
+ATTEMPT_AT_HEAD = 3  # From this attempt on a run waits to be the head.
+CRASHES_MAX = 3
+
+Resolved = list[tuple[StoreAccess, Any, Sequence[Write]]]
+
+
+class Slot:
+    """An un-ended run that the order remembers: its attempt, its waiting intent, its conflicts so far."""
+
+    __slots__ = ("attempt", "blocked_by", "conflicts", "crashes", "intent")
+
+    def __init__(self) -> None:
+        self.attempt = 1
+        self.intent: CommitRun | None = None
+        self.conflicts: list[AttemptConflict] = []
+        self.blocked_by: int | None = None
+        self.crashes = 0
+
+
+class Decisions:
+    """What the actor has to do at the end of a batch: the outbox of the state machine."""
+
+    __slots__ = ("judge", "replaced", "restarts", "validate")
+
+    def __init__(self) -> None:
+        self.restarts: list[tuple[Any, int, int]] = []  # (mailbox of the run, seq, attempt)
+        self.replaced: list[tuple[int, int]] = []  # (seq, attempt): the run actor is stuck or gone
+        self.judge: JudgeCommit | None = None
+        self.validate: list[tuple[int, Any, Any, Commit]] = []  # (store, old state, new state, commit)
+
+
+class CommitOrder:
+    """The state of the committer."""
+
+    def __init__(
+        self,
+        stores: Sequence[StoreRef[Any]],
+        states: Sequence[Any],
+        epoch: int,
+        horizon: int,
+        executing: dict[int, Any],
+    ) -> None:
+        self._stores = tuple(stores)
+        self._specs = tuple(ref.spec for ref in stores)
+        self._judged_stores = frozenset(ref.index for ref in stores if ref.spec.needs_judge)
+        self.states = list(states)
+        self.epoch = epoch
+        self.next_seq = 1
+        self.store_seqs = [0] * len(states)
+        self._history = History(len(states), horizon)
+        self._slots: dict[int, Slot] = {}
+        self._readers = Readers()
+        self._claims = Claims()
+        self._executing = executing
+        self._stalled: dict[int, list[int]] = {}  # Ended seq -> runs that then execute again.
+        self._restart: dict[int, tuple[Any, bool]] = {}  # Stalled seq -> (mailbox, whether its actor must be replaced).
+        self._judging: CommitRun | None = None
+        self._resolved: Resolved = []
+        self._validations_left = 0
+        self.conflicts_in_flight = 0
+        self.ended: list[EndedRun] = []
+        self._changed: set[int] = set()
+        self._written: dict[int, set[str]] = {}
+        self._decisions: Decisions | None = None
+
+    @property
+    def pending(self) -> int:
+        """How many intents wait for their turn."""
+        return sum(1 for slot in self._slots.values() if slot.intent is not None)
+
+    def in_flight(self, seq: int) -> tuple[tuple[AttemptConflict, ...], int | None]:
+        """The conflicts so far and the seq that blocks an un-ended run."""
+        slot = self._slots.get(seq)
+        if slot is None:
+            return (), None
+        waits_for_turn = slot.intent is not None and self.next_seq < seq
+        return tuple(slot.conflicts), self.next_seq if waits_for_turn else slot.blocked_by
+
+    def attempt_at_head(self) -> int:
+        """The attempt whose commit is being judged."""
+        require(self._judging is not None, "stores are asked about a commit at the head")
+        return self._judging.attempt  # type: ignore[union-attr]
+
+    def take_decisions(self) -> Decisions:
+        """Hand over what is to be done since the last time."""
+        decisions, self._decisions = self._decisions, None
+        return decisions or Decisions()
+
+    def take_written(self) -> dict[int, set[str]]:
+        """Hand over the keys that changed since the last time, by store."""
+        written, self._written = self._written, {}
+        return written
+
+    def take_ended(self) -> tuple[list[EndedRun], set[int]]:
+        """Hand over the runs that ended since the last time, and the stores that changed."""
+        ended, self.ended = self.ended, []
+        changed, self._changed = self._changed, set()
+        return ended, changed
+
+    @property
+    def has_decisions(self) -> bool:
+        """Whether there is anything to do."""
+        return self._decisions is not None
+
+    @property
+    def out(self) -> Decisions:
+        """What is to be done so far."""
+        if self._decisions is None:
+            self._decisions = Decisions()
+        return self._decisions
+
+    # Intents -------------------------------------------------------------------------------------------------------
+
+    def offer(self, intent: CommitRun) -> StaleEpoch | StaleAttempt | DuplicateIntent | None:
+        """Take the intent of a finished attempt; returns the refusal of one that is not ours."""
+        seq = intent.seq
+        if intent.epoch != self.epoch:
+            return StaleEpoch(seq=seq, epoch=intent.epoch, epoch_current=self.epoch)
+        slot = self._slots.get(seq)
+        expected = 1 if slot is None else slot.attempt
+        if seq < self.next_seq or intent.attempt != expected or seq in self._restart:
+            current = None if seq < self.next_seq else expected
+            return StaleAttempt(seq=seq, attempt=intent.attempt, attempt_current=current)
+        if (slot is not None and slot.intent is not None) or (self._judging is not None and self._judging.seq == seq):
+            return DuplicateIntent(seq=seq, attempt=intent.attempt)
+        self._executing.pop(seq, None)
+        if intent.outcome is State.RUNNING:
+            change = self._history.stale(intent.accesses, intent.snapshot_seq)
+            self._conflict(intent, change or Change(-1, "*", None), finished=False)
+        elif seq == self.next_seq and self._judging is None:
+            self._turn(intent)
+            self._advance()
+        else:
+            self._wait(intent)
+        return None
+
+    def crashed(self, seq: int, attempt: int, error: BaseException) -> None:
+        """The run actor of an attempt crashed: execute again with the same seq, or end the run as failed."""
+        slot = self._slots.setdefault(seq, Slot())
+        if seq < self.next_seq or slot.attempt != attempt or slot.intent is not None:
+            return
+        slot.crashes += 1
+        if slot.crashes < CRASHES_MAX:
+            self._executing.pop(seq, None)
+            self.out.replaced.append((seq, attempt))
+            return
+        failed = CommitRun(
+            run=None, seq=seq, attempt=attempt, epoch=self.epoch, snapshot_seq=seq - 1, outcome=State.FAILED,
+            accesses=(), result=None, error=error, handler_s=0.0, deadline_s=0.0,
+        )  # fmt: skip
+        self.offer(failed)
+
+    def _wait(self, intent: CommitRun) -> None:
+        change = self._history.stale(intent.accesses, intent.snapshot_seq)
+        if change is not None:
+            self._conflict(intent, change)
+            return
+        slot = self._slots.get(intent.seq)
+        if slot is None:
+            slot = self._slots[intent.seq] = Slot()
+        slot.intent = intent
+        self._readers.add(intent.seq, intent.accesses)
+        self._claims.set(intent.seq, _written_keys(intent.accesses))
+
+    def _advance(self) -> None:
+        """Take the turns of all waiting intents that are next."""
+        while self._judging is None:
+            slot = self._slots.get(self.next_seq)
+            if slot is None or slot.intent is None:
+                return
+            intent = slot.intent
+            slot.intent = None
+            self._readers.remove(intent.seq, intent.accesses)
+            self._take_turn(
+                intent
+            )  # It was valid when it began to wait, and every commit since has been held against it.
+
+    def _turn(self, intent: CommitRun) -> None:
+        change = self._history.stale(intent.accesses, intent.snapshot_seq)
+        if change is not None:
+            self._conflict(intent, change)
+        else:
+            self._take_turn(intent)
+
+    def _take_turn(self, intent: CommitRun) -> None:
+        if intent.outcome is not State.COMMITTED:
+            self._end(intent, intent.outcome, None, intent.error)
+        elif self._judged_stores and any(a.writes and a.store in self._judged_stores for a in intent.accesses):
+            self._judge(intent)
+        else:
+            self._resolve(intent)
+
+    def _resolve(self, intent: CommitRun) -> None:
+        resolved: Resolved = []
+        validates = False
+        try:
+            for access in intent.accesses:
+                if access.writes:
+                    spec = self._specs[access.store]
+                    state, writes = spec.resolve(self.states[access.store], access.writes)
+                    if writes:
+                        resolved.append((access, state, writes))
+                        validates = validates or spec.validates
+        except Rejected as rejection:
+            self._end(intent, State.REJECTED, None, rejection)
+        except BaseException as failure:  # Whatever a store's fold raises ends this run and no actor.
+            self._end(intent, State.FAILED, None, failure)
+        else:
+            if validates:
+                self._judging = intent
+                self._ask_stores(resolved)
+            else:
+                self._commit(intent, resolved)
+
+    # Judging: what runs the user's code, off the core ----------------------------------------------------------------
+
+    def _judge(self, intent: CommitRun) -> None:
+        self._judging = intent
+        accesses = tuple(access for access in intent.accesses if access.writes)
+        states = tuple(self.states[access.store] for access in accesses)
+        self.out.judge = JudgeCommit(
+            seq=intent.seq, attempt=intent.attempt, accesses=accesses, states=states, deadline_s=intent.deadline_s
+        )
+
+    def judged(self, answer: CommitJudged) -> None:
+        """The judge has resolved the head's writes, or says how the run ends."""
+        intent = self._judging
+        if intent is None or (intent.seq, intent.attempt) != (answer.seq, answer.attempt) or self._validations_left:
+            return
+        if answer.outcome is not State.COMMITTED:
+            self._judging = None
+            self._end(intent, answer.outcome, None, answer.error)
+            self._advance()
+            return
+        accesses = [access for access in intent.accesses if access.writes]
+        resolved = [(access, *new) for access, new in zip(accesses, answer.resolved, strict=True) if new[1]]
+        if any(self._specs[access.store].validates for access, _, _ in resolved):
+            self._ask_stores(resolved)
+        else:
+            self._judging = None
+            self._commit(intent, resolved)
+            self._advance()
+
+    def _ask_stores(self, resolved: Resolved) -> None:
+        self._resolved = resolved
+        for access, state, writes in resolved:
+            if self._specs[access.store].validates:
+                self._validations_left += 1
+                self.ask_store_again(access.store, state, access, writes)
+
+    def ask_store_again(self, store: int, state: Any, access: StoreAccess, writes: Sequence[Write]) -> None:
+        """Have the store validate the commit at the head."""
+        commit = Commit(self.next_seq, tuple(access.keys), tuple(writes))
+        self.out.validate.append((store, self.states[store], state, commit))
+
+    def validated(self, store: int, seq: int, attempt: int, error: BaseException | None) -> None:
+        """A store has agreed to the head's commit, or refused it for good."""
+        intent = self._judging
+        if intent is None or (intent.seq, intent.attempt) != (seq, attempt) or not self._validations_left:
+            return
+        if error is None:
+            self._validations_left -= 1
+            if self._validations_left:
+                return
+        self._validations_left = 0
+        self._judging = None
+        if error is None:
+            self._commit(intent, self._resolved)
+        else:
+            if self._decisions is not None:
+                self._decisions.validate.clear()  # A store that was to be asked once more needs no asking any more.
+            self._end(intent, State.REJECTED if isinstance(error, Rejected) else State.FAILED, None, error)
+        self._resolved = []
+        self._advance()
+
+    def awaited_validation(self, store: int, seq: int, attempt: int) -> bool:
+        """Whether the head still waits for this store's answer; if so, it is asked once more."""
+        intent = self._judging
+        if intent is None or (intent.seq, intent.attempt) != (seq, attempt):
+            return False
+        for access, state, writes in self._resolved:
+            if access.store == store:
+                self.ask_store_again(store, state, access, writes)
+                return True
+        return False
+
+    # The end of a run ------------------------------------------------------------------------------------------------
+
+    def _commit(self, intent: CommitRun, resolved: Resolved) -> None:
+        seq = intent.seq
+        keys_by_store: dict[int, Sequence[str]] = {}
+        written = self._written
+        for access, state, writes in resolved:
+            store = access.store
+            self.states[store] = state
+            self.store_seqs[store] = seq
+            keys_by_store[store] = keys = [write[0] for write in writes]
+            self._history.note(seq, store, keys)
+            if store in written:
+                written[store].update(keys)
+            else:
+                written[store] = set(keys)
+                self._changed.add(store)
+        self._end(intent, State.COMMITTED, intent.result, None)
+        if self._slots and keys_by_store:
+            self._invalidate(seq, keys_by_store)
+
+    def _end(self, intent: CommitRun, state: State, result: Any, error: BaseException | None) -> None:
+        seq = intent.seq
+        if seq != self.next_seq:
+            require(False, "runs end in seq order", seq=seq, expected=self.next_seq)
+        slot = self._slots.pop(seq, None)
+        conflicts: tuple[AttemptConflict, ...] = ()
+        if slot is not None:
+            conflicts = tuple(slot.conflicts)
+            self.conflicts_in_flight -= len(conflicts)
+            self._claims.remove(seq)
+        # Past the named tuple's own constructor: one for every run, at half the price.
+        ended = (seq, intent.attempt, state, result, error, conflicts, intent.handler_s)
+        self.ended.append(tuple.__new__(EndedRun, ended))
+        self.next_seq = seq + 1
+        if self._stalled:
+            for stalled in self._stalled.pop(seq, ()):
+                self._execute_again(stalled)
+
+    # Conflicts -------------------------------------------------------------------------------------------------------
+
+    def _invalidate(self, seq: int, keys_by_store: Mapping[int, Sequence[str]]) -> None:
+        """Tell waiting intents at once that what they read has changed."""
+        for store, keys in keys_by_store.items():
+            for key in keys:
+                for reader in self._readers.of(store, key):
+                    slot = self._slots[reader]
+                    intent = slot.intent
+                    require(intent is not None and reader > seq, "only later runs wait", reader=reader, seq=seq)
+                    slot.intent = None
+                    self._readers.remove(reader, intent.accesses)  # type: ignore[union-attr]
+                    self._conflict(intent, Change(store, key, seq))  # type: ignore[arg-type]
+
+    def _conflict(self, intent: CommitRun, change: Change, *, finished: bool = True) -> None:
+        """Note the conflict; the run executes again now, or when what it waits for has ended."""
+        seq = intent.seq
+        slot = self._slots.get(seq)
+        if slot is None:
+            slot = self._slots[seq] = Slot()
+        store = self._stores[change.store].name if change.store >= 0 else "*"
+        slot.conflicts.append(
+            AttemptConflict(attempt=intent.attempt, store=store, key=change.key, writer_seq=change.writer_seq)
+        )
+        self.conflicts_in_flight += 1
+        slot.attempt = intent.attempt + 1
+        # An abandoned attempt has no write set: like an unfinished one it counts with all that it had read.
+        self._claims.set(seq, _written_keys(intent.accesses) if finished else _read_keys(intent.accesses))
+        self._restart[seq] = (intent.run, intent.outcome is State.DEADLINE)
+        awaited = self._awaited(seq, slot.attempt, intent.accesses)
+        slot.blocked_by = awaited
+        if awaited is None:
+            self._execute_again(seq)
+        else:
+            require(self.next_seq <= awaited < seq, "waits point downwards", seq=seq, awaited=awaited)
+            self._stalled.setdefault(awaited, []).append(seq)
+
+    def _awaited(self, seq: int, attempt: int, accesses: Sequence[StoreAccess]) -> int | None:
+        """The last seq to end before the run executes again, fixed now. Seqs end in order, so the highest stands for all."""
+        if attempt >= ATTEMPT_AT_HEAD:
+            return seq - 1 if seq > self.next_seq else None
+        claimed = self._claims.highest_below(seq, accesses)
+        executing = highest_executing_below(seq, accesses, self._executing) if self._executing else None
+        if claimed is None or executing is None:
+            return executing if claimed is None else claimed
+        return max(claimed, executing)
+
+    def _execute_again(self, seq: int) -> None:
+        run, replace = self._restart.pop(seq)
+        slot = self._slots[seq]
+        slot.blocked_by = None
+        if replace:
+            self.out.replaced.append((seq, slot.attempt))
+        else:
+            self.out.restarts.append((run, seq, slot.attempt))
+
+
+def _written_keys(accesses: Sequence[StoreAccess]) -> list[tuple[int, str]]:
+    return list({(access.store, write[0]): None for access in accesses for write in access.writes})
+
+
+def _read_keys(accesses: Sequence[StoreAccess]) -> list[tuple[int, str]]:
+    return [(access.store, key) for access in accesses for key in access.keys]

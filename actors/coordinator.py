@@ -1,0 +1,267 @@
+"""The coordinator: one run actor per run, and what is known of every run.
+
+Owns the run actors (it is their parent) and the run records. Promises: a record is updated before the caller of its run
+is answered; every submission that was sequenced is completed exactly once; records are kept for the newest
+`records_max` runs.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
+
+from loguru import logger
+
+from seqtor.actors.base import Actor
+from seqtor.actors.invariants import InvariantBroken, require
+from seqtor.actors.mailbox import Mailbox
+from seqtor.actors.runs import AsyncRun, Run, RunContext, SyncRun
+from seqtor.actors.submissions import Submission
+from seqtor.messages.commits import AttemptCrashed, EndedRun
+from seqtor.messages.errors import HandlerFailed, Rejected
+from seqtor.messages.lifecycle import ActorCrashed, Drain, Drained
+from seqtor.messages.runs import (
+    AttemptConflict,
+    ConflictReport,
+    GetConflicts,
+    GetRecord,
+    GetStats,
+    HotKey,
+    Pair,
+    ReplaceRun,
+    RunRecord,
+    RunsEnded,
+    RunsSequenced,
+    State,
+    Stats,
+)
+
+__all__ = ["Coordinator"]
+
+
+class Coordinator(Actor):
+    """Spawns runs, keeps their records, answers their callers."""
+
+    receives: ClassVar[tuple[type, ...]] = (
+        RunsSequenced, RunsEnded, ReplaceRun, ActorCrashed, GetStats, GetRecord, GetConflicts, Drain,
+    )  # fmt: skip
+
+    def __init__(self, context: RunContext, records_max: int) -> None:
+        super().__init__()
+        self._context = context
+        self._records_max = records_max
+        self._known: dict[int, Submission[Any]] = {}
+        self._oldest = 1
+        self._ended_through = 0
+        self._state_counts: Counter[State] = Counter()
+        self._executions = 0
+        self._wasted = 0
+        self._conflicts = 0
+        self._hot_keys: Counter[tuple[str, str]] = Counter()
+        self._pairs: Counter[tuple[str, str]] = Counter()
+
+    # Runs ----------------------------------------------------------------------------------------------------------
+
+    def on_runs_sequenced(self, message: RunsSequenced) -> None:
+        known = self._known
+        begin_on_pool: list[Mailbox] = []
+        begin_on_loop: list[Mailbox] = []
+        for seq, submission in enumerate(message.submissions, message.first_seq):
+            if seq in known:
+                require(False, "every seq is given once", seq=seq)
+            known[seq] = submission
+            submission.sequenced_at = message.sequenced_at
+            submission.run = run = self._make(submission)
+            (begin_on_loop if submission.handler.is_async else begin_on_pool).append(run.prepare())
+        if begin_on_pool:
+            self._context.pool.ready_all(begin_on_pool)
+        if begin_on_loop:
+            self._context.loop.ready_all(begin_on_loop)
+
+    def on_runs_ended(self, message: RunsEnded) -> None:
+        known = self._known
+        committed = executions = 0
+        for ended in message.runs:
+            submission = known[ended.seq]
+            run = submission.run
+            if run is None:
+                continue
+            submission.run = None
+            run.actor_inbox.close("has ended")
+            submission.ended_at = message.ended_at
+            submission.attempts = ended.attempts
+            submission.handler_s = ended.handler_s
+            submission.error = ended.error
+            submission.conflicts = ended.conflicts
+            self._ended_through = ended.seq
+            executions += ended.attempts
+            if ended.conflicts:
+                self._count_conflicts(submission, ended)
+            if ended.state is State.COMMITTED:
+                committed += 1
+                submission.complete(State.COMMITTED, ended.result)
+            else:
+                self._state_counts[ended.state] += 1
+                if ended.error is not None and ended.error.__traceback__ is not None:
+                    run.release()
+                self._log(submission, ended)
+                submission.complete(ended.state, _error_maker(submission, ended))
+        self._state_counts[State.COMMITTED] += committed
+        self._executions += executions
+        while len(known) > self._records_max and self._oldest <= self._ended_through:
+            known.pop(self._oldest, None)
+            self._oldest += 1
+
+    def on_replace_run(self, message: ReplaceRun) -> None:
+        submission = self._known[message.seq]
+        stuck = submission.run
+        if stuck is None:
+            return  # It has ended meanwhile.
+        stuck.actor_inbox.close("was replaced")
+        submission.run = run = self._make(submission)
+        run.first_snapshot = stuck.first_snapshot
+        (self._context.loop if submission.handler.is_async else self._context.pool).ready(run.prepare(message.attempt))
+
+    def on_actor_crashed(self, message: ActorCrashed) -> None:
+        """A run actor crashed (a defect of seqtor or of the machine): the committer decides what becomes of its run."""
+        for seq, submission in self._known.items():
+            run = submission.run
+            if run is not None and run.actor_urn == message.urn:
+                attempt = max(1, run.attempt)
+                self._context.committer.tell(AttemptCrashed(seq=seq, attempt=attempt, error=message.error))
+
+    def on_drain(self, message: Drain) -> None:
+        message.reply_to.set(Drained())
+
+    def give_up(
+        self,
+        unsequenced: Sequence[Submission[Any]],
+        make_error: Callable[[], BaseException],
+        conflicts_of: Callable[[int], tuple[AttemptConflict, ...]],
+    ) -> None:
+        """Answer everyone whose run has not ended; for the system that has stopped or broken down."""
+        now = self._context.clock.time()
+        for seq, submission in self._known.items():
+            if submission.run is not None:
+                submission.attempts = max(1, submission.run.attempt)
+                submission.run = None
+                submission.ended_at = now
+                submission.handler_s = 0.0
+                submission.error = make_error()
+                submission.conflicts = conflicts_of(seq)
+                submission.complete(State.ABORTED, make_error)
+                self._state_counts[State.ABORTED] += 1
+                self._ended_through = seq
+        for submission in unsequenced:
+            submission.complete(State.ABORTED, make_error)
+        self._state_counts[State.ABORTED] += len(unsequenced)
+
+    def _make(self, submission: Submission[Any]) -> Run:
+        context = self._context
+        if submission.handler.is_async:
+            return AsyncRun(context, context.loop, submission)
+        return SyncRun(context, context.pool, submission)
+
+    def _count_conflicts(self, submission: Submission[Any], ended: EndedRun) -> None:
+        self._wasted += ended.attempts - 1
+        self._conflicts += len(ended.conflicts)
+        for conflict in ended.conflicts:
+            self._hot_keys[conflict.store, conflict.key] += 1
+            writer = self._known.get(conflict.writer_seq or 0)
+            self._pairs[submission.handler.name, writer.handler.name if writer else "?"] += 1
+        if len(self._hot_keys) > 10_000:
+            self._hot_keys = Counter(dict(self._hot_keys.most_common(5_000)))
+
+    def _log(self, submission: Submission[Any], ended: EndedRun) -> None:
+        log = logger.bind(seq=ended.seq, attempt=ended.attempts, trigger=submission.handler.name, actor="coordinator")
+        log.debug("{} at seq {} ended: {}: {}", submission.handler.name, ended.seq, ended.state.value, ended.error)
+
+    # Queries -------------------------------------------------------------------------------------------------------
+
+    def on_get_stats(self, message: GetStats) -> None:
+        message.reply_to.set(self.answer(message))
+
+    def on_get_record(self, message: GetRecord) -> None:
+        message.reply_to.set(self.answer(message))
+
+    def on_get_conflicts(self, message: GetConflicts) -> None:
+        message.reply_to.set(self.answer(message))
+
+    def answer(self, query: GetStats | GetRecord | GetConflicts) -> Any:
+        """The answer of a query to which the others have added what they know."""
+        if isinstance(query, GetStats):
+            return self._stats(query)
+        if isinstance(query, GetConflicts):
+            return self._conflict_report()
+        submission = self._known.get(query.seq)
+        return None if submission is None else self._record(query, submission)
+
+    def _stats(self, message: GetStats) -> Stats:
+        in_flight = message.current_seq - min(self._ended_through, message.current_seq)
+        counts = {state: count for state, count in self._state_counts.items() if count}
+        if message.queued:
+            counts[State.QUEUED] = message.queued
+        if in_flight:
+            counts[State.RUNNING] = in_flight
+        head = self._known.get(self._ended_through + 1)
+        return Stats(
+            current_seq=message.current_seq,
+            next_commit_seq=message.committed_through + 1,
+            committed_through=message.committed_through,
+            durable_through=message.committed_through,
+            queued=message.queued,
+            in_flight=in_flight,
+            pending_commits=message.pending_commits,
+            head_age=None if not in_flight or head is None else max(0.0, message.now - head.sequenced_at),
+            state_counts=counts,
+            conflicts=self._conflicts + message.conflicts_in_flight,
+            restarts=message.restarts,
+        )
+
+    def _record(self, message: GetRecord, submission: Submission[Any]) -> RunRecord:
+        run = submission.run
+        error = None if run is not None else submission.error
+        return RunRecord(
+            seq=message.seq,
+            id=submission.id,
+            trigger=submission.trigger,
+            state=submission.state,
+            attempts=submission.attempts if run is None else max(1, run.attempt),
+            error=None if error is None else _text(error),
+            conflicts=submission.conflicts if run is None else message.conflicts,
+            blocked_by=None if run is None else message.blocked_by,
+            caused_by=(),
+            causes=(),
+            durable=run is None,
+            submitted_at=submission.submitted_at,
+            sequenced_at=submission.sequenced_at,
+            committed_at=submission.ended_at if run is None else None,
+            handler_s=submission.handler_s if run is None else 0.0,
+        )
+
+    def _conflict_report(self) -> ConflictReport:
+        return ConflictReport(
+            conflicts=self._conflicts,
+            executions=self._executions,
+            wasted_executions=self._wasted,
+            hottest_keys=tuple(HotKey(*place, count) for place, count in self._hot_keys.most_common(10)),
+            pairs=tuple(Pair(*pair, count) for pair, count in self._pairs.most_common(10)),
+        )
+
+
+def _text(error: BaseException) -> str:
+    return str(error) if isinstance(error, Rejected) else f"{type(error).__name__}: {error}"
+
+
+def _error_maker(submission: Submission[Any], ended: EndedRun) -> Any:
+    """A function that makes the error which each caller of `result()` gets, with a traceback of its own."""
+    error = ended.error
+    if error is None:
+        raise InvariantBroken(f"a run that did not commit says why (seq={ended.seq}, state={ended.state})")
+    if isinstance(error, Rejected):
+        return error.copy
+    if ended.state is State.FAILED:
+        name, seq, attempts = submission.handler.name, ended.seq, ended.attempts
+        return lambda: HandlerFailed(name, seq, attempts, error)
+    return lambda: type(error)(*error.args)

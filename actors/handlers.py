@@ -1,0 +1,241 @@
+"""The handlers of a system: which function does the work of which trigger type.
+
+Owns the checks that fail at registration instead of at three in the night, and what must be known of a trigger type to
+accept its instances.
+"""
+
+from __future__ import annotations
+
+import datetime
+import difflib
+import inspect
+import math
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from pydantic_core import PydanticSerializationError, to_json
+
+from seqtor.messages.errors import RegistrationError, UnknownTrigger
+from seqtor.messages.immutability import mutable_in_type, mutable_in_value, needs_value_check
+from seqtor.messages.triggers import Priority, Trigger
+
+__all__ = [
+    "Handler",
+    "Handlers",
+    "did_you_mean",
+    "event_time_of",
+    "make_handler",
+    "require_payload",
+    "require_priority",
+    "require_serialisable",
+    "require_trigger_type",
+]
+
+PLAIN = frozenset({int, str, float, bool, type(None), bytes})
+
+
+class Handler:
+    """A trigger type, the function that does its work, and its options."""
+
+    __slots__ = ("deadline_s", "function", "has_event_time", "is_async", "name", "number", "priority", "trigger_type",
+                 "unknown_fields")  # fmt: skip
+
+    def __init__(
+        self,
+        trigger_type: type[Trigger[Any]],
+        function: Callable[[Any, Any], Any],
+        *,
+        priority: Priority | None,
+        deadline_s: float,
+    ) -> None:
+        self.trigger_type = trigger_type
+        self.function = function
+        self.name = trigger_type.trigger_name
+        self.number = 0
+        self.is_async = any(
+            inspect.iscoroutinefunction(callee)
+            for callee in (function, inspect.unwrap(function), getattr(function, "__call__", None))  # noqa: B004
+        )
+        chosen = priority if priority is not None else trigger_type.priority
+        self.priority = int(Priority.NORMAL if chosen is None else chosen)
+        self.deadline_s = deadline_s
+        self.has_event_time = "event_time" in trigger_type.model_fields or hasattr(trigger_type, "event_time")
+        self.unknown_fields = tuple(
+            name for name, field in trigger_type.model_fields.items() if needs_value_check(field.annotation)
+        )
+
+
+class Handlers:
+    """All handlers of one system, by trigger type."""
+
+    def __init__(self) -> None:
+        self._by_type: dict[type, Handler] = {}
+        self._by_name: dict[str, Handler] = {}
+        self._lock = threading.Lock()
+
+    def __iter__(self) -> Iterator[Handler]:
+        return iter(self._by_type.values())
+
+    def __contains__(self, trigger_type: object) -> bool:
+        return trigger_type in self._by_type
+
+    def add(self, handler: Handler) -> None:
+        """Register; raises RegistrationError if the type, its name or its function will not do."""
+        kind = handler.trigger_type
+        if kind in self._by_type:
+            raise RegistrationError(
+                f"{kind.__name__} has the handler {_name(self._by_type[kind].function)} already, so "
+                f"{_name(handler.function)} cannot be its handler too: one type, one handler. Make a second trigger "
+                "type, or do both in one handler"
+            )
+        namesake = self._by_name.get(handler.name)
+        if namesake is not None:
+            raise RegistrationError(
+                f"two trigger types are called {handler.name!r}: {_place(namesake.trigger_type)} and {_place(kind)}; "
+                f'give one another name in its class statement: class {kind.__name__}(Trigger, name="...")'
+            )
+        _require_immutable(kind)
+        handler.number = len(self._by_type)
+        self._by_type[kind] = handler
+        self._by_name[handler.name] = handler
+
+    def add_once(self, handler: Handler) -> Handler:
+        """Register a handler found while the system runs, unless another thread was faster; returns the one to use."""
+        with self._lock:
+            known = self._by_type.get(handler.trigger_type)
+            if known is None:
+                self.add(handler)
+                known = handler
+            return known
+
+    def of(self, trigger: Any) -> Handler:
+        """The handler of a trigger. Raises UnknownTrigger, saying what is registered."""
+        handler = self._by_type.get(type(trigger))
+        if handler is not None:
+            return handler
+        if not isinstance(trigger, Trigger):
+            hint = f": pass an instance, {trigger.__name__}(...)" if isinstance(trigger, type) else ""
+            raise UnknownTrigger(f"a trigger is an instance of a Trigger subclass, got {trigger!r}{hint}")
+        kind = type(trigger)
+        raise UnknownTrigger(
+            f"no handler is registered for {kind.__name__}: decorate one with @system.on({kind.__name__}), or give the "
+            f"class a method execute(self, tx){did_you_mean(kind.__name__, self._by_name)}"
+        )
+
+
+def make_handler(
+    trigger_type: Any, function: Any, *, priority: Priority | None = None, deadline_s: float = 10.0
+) -> Handler:
+    """Check and make a handler; raises RegistrationError that says what to change."""
+    require_trigger_type(trigger_type)
+    if not callable(function):
+        raise RegistrationError(f"the handler of {trigger_type.__name__} must be a function, got {function!r}")
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        raise RegistrationError(f"the handler {_name(function)} is a generator: return the result instead of yielding")
+    signature = None
+    try:
+        signature = inspect.signature(function)
+        signature.bind(None, None)
+    except TypeError:
+        raise RegistrationError(
+            f"the handler {_name(function)} takes {signature}, but it is called with (trigger, tx): "
+            f"def {getattr(function, '__name__', 'handler')}(trigger: {trigger_type.__name__}, tx: Transaction)"
+        ) from None
+    except ValueError:
+        pass  # A callable without a signature that Python can read (a builtin): its call will tell.
+    if "priority" in trigger_type.model_fields:
+        raise RegistrationError(
+            f"{trigger_type.__name__}.priority is a field, and the priority is a class attribute: write it without an "
+            "annotation, priority = Priority.HIGH, or give the field another name"
+        )
+    for place, given in ((f"{trigger_type.__name__}.priority", trigger_type.priority), ("priority", priority)):
+        if given is not None:
+            require_priority(given, RegistrationError, place)
+    return Handler(trigger_type, function, priority=priority, deadline_s=deadline_s)
+
+
+def require_trigger_type(trigger_type: Any) -> None:
+    """Raise RegistrationError unless it is a subclass of Trigger."""
+    if not (isinstance(trigger_type, type) and issubclass(trigger_type, Trigger)) or trigger_type is Trigger:
+        raise RegistrationError(
+            f"on() takes a subclass of Trigger, got {trigger_type!r}: write @system.on(MyTrigger) above the handler"
+        )
+
+
+def event_time_of(trigger: Any) -> float | None:
+    """The trigger's event time as POSIX seconds, or None. Raises TypeError for a value that is no moment."""
+    value = trigger.event_time
+    if value is None:
+        return None
+    if isinstance(value, datetime.datetime):
+        if value.tzinfo is None:
+            raise TypeError(
+                f"{trigger.trigger_name}.event_time is {value!r} without a time zone: give it one, for example "
+                "value.replace(tzinfo=timezone.utc)"
+            )
+        return value.timestamp()
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
+        return float(value)
+    raise TypeError(f"{trigger.trigger_name}.event_time must be an aware datetime or POSIX seconds, got {value!r}")
+
+
+def require_priority(value: Any, error: type[Exception], place: str = "priority") -> Priority:
+    """The priority that a value stands for; raises `error` for one that stands for none."""
+    try:
+        return Priority(value)
+    except ValueError:
+        names = ", ".join(f"Priority.{member.name}" for member in Priority)
+        raise error(f"{place} must be one of {names}, got {value!r}") from None
+
+
+def require_payload(trigger: Any, handler: Handler) -> None:
+    """Raise TypeError if a field whose type says too little holds something mutable or unserialisable."""
+    for name in handler.unknown_fields:
+        value = getattr(trigger, name)
+        found = mutable_in_value(value, f"{handler.name}.{name}")
+        if found is not None:
+            raise TypeError(f"a trigger is immutable, but {found}")
+        require_serialisable(value, f"{handler.name}.{name}")
+
+
+def require_serialisable(value: Any, what: str) -> None:
+    """Raise TypeError unless pydantic can serialise the value."""
+    if type(value) in PLAIN:
+        return
+    if isinstance(value, Iterator):
+        raise TypeError(f"{what} is a {type(value).__name__}, which can be read only once: return a list or a tuple")
+    try:
+        to_json(value, bytes_mode="base64", inf_nan_mode="strings")
+    except (PydanticSerializationError, ValueError) as error:
+        raise TypeError(
+            f"{what} is a {type(value).__name__} that cannot be serialised ({error}): use plain values, pydantic models "
+            "or dataclasses"
+        ) from error
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """`"; did you mean 'x'?"` for the nearest known name, or nothing."""
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def _require_immutable(kind: type[Trigger[Any]]) -> None:
+    """Raise RegistrationError if instances of the type can be changed in place."""
+    for option, value, usual in (("frozen", False, True), ("extra", "allow", "forbid")):
+        if kind.model_config.get(option) == value:
+            raise RegistrationError(
+                f"a trigger is immutable, but {kind.__name__} has {option}={value!r} in its model_config: use {usual!r}"
+            )
+    for name, field in kind.model_fields.items():
+        found = mutable_in_type(field.annotation, f"{kind.__name__}.{name}")
+        if found is not None:
+            raise RegistrationError(f"a trigger is immutable, but {found}")
+
+
+def _name(function: Any) -> str:
+    return getattr(function, "__qualname__", None) or repr(function)
+
+
+def _place(kind: type) -> str:
+    return f"{kind.__module__}.{kind.__qualname__}"

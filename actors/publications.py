@@ -1,0 +1,52 @@
+"""Publications: what has become visible, and to whom it matters.
+
+Owns the chain of publications of one system and the board through which everyone finds the newest. Promises: a
+publication is immutable but for the link to its successor, which is set once; reading takes no lock; one writer, the
+committer. A snapshot is one publication: all stores after the same seq.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+__all__ = ["Board", "Publication"]
+
+
+class Publication:
+    """All stores' states after `seq`, and the keys that changed since the publication before, by store.
+
+    `next` is the publication after this one, None while this is the newest.
+    """
+
+    __slots__ = ("index", "next", "seq", "states", "writes")
+
+    def __init__(self, index: int, seq: int, states: tuple[Any, ...], writes: Mapping[int, Collection[str]]) -> None:
+        self.index = index
+        self.seq = seq
+        self.states = states
+        self.writes = writes
+        self.next: Publication | None = None
+
+
+class Board:
+    """Where the newest publication is found, and which first attempts are executing.
+
+    `executing` maps the seqs of runs without a finished attempt to their transactions: the committer looks at what they
+    have read so far when another run stalls. Runs add themselves; the committer removes them.
+    """
+
+    __slots__ = ("epoch", "executing", "newest")
+
+    def __init__(self, states: tuple[Any, ...], epoch: int) -> None:
+        self.newest = Publication(0, 0, states, {})
+        self.epoch = epoch
+        self.executing: dict[int, Any] = {}
+
+    def publish(self, seq: int, states: tuple[Any, ...], writes: Mapping[int, Collection[str]]) -> Publication:
+        """Make states visible. Only the committer calls this, so the index rises by one."""
+        last = self.newest
+        publication = Publication(last.index + 1, seq, states, writes)
+        self.newest = publication
+        last.next = publication
+        return publication

@@ -1,0 +1,95 @@
+"""The sequencer: gives each trigger its place in the total order.
+
+Owns the counter of seqs, the queue of waiting triggers and the window of numbered ones. Promises: seqs are 1, 2, 3, ...
+without gaps, each given once; a seq is given only when a slot is free; `now` never decreases along the order.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from seqtor.actors.base import Actor
+from seqtor.actors.clock import Clock
+from seqtor.actors.mailbox import Mailbox
+from seqtor.actors.sequencer.waiting import WaitingTriggers
+from seqtor.actors.sequencer.window import Window
+from seqtor.messages.lifecycle import Drain
+from seqtor.messages.runs import AcceptTriggers, GetStats, RunsEnded, RunsSequenced
+
+__all__ = ["Sequencer"]
+
+
+class Sequencer(Actor):
+    """Numbers triggers in the order of their priority."""
+
+    receives: ClassVar[tuple[type, ...]] = (AcceptTriggers, RunsEnded, GetStats, Drain)
+
+    def __init__(self, clock: Clock, window: Window) -> None:
+        super().__init__()
+        self._clock = clock
+        self._window = window
+        self._waiting = WaitingTriggers()
+        self._seq = 0
+        self._now = 0.0
+        self._drains: list[Any] = []
+        self.sequenced = 0  # Read by the edge to bound the queue; only this actor writes it.
+        self.coordinator: Mailbox
+        self.committer: Mailbox
+
+    def on_accept_triggers(self, message: AcceptTriggers) -> None:
+        push = self._waiting.push
+        for submission in message.submissions:
+            push(submission)
+
+    def on_runs_ended(self, message: RunsEnded) -> None:
+        leave = self._window.leave
+        for ended in message.runs:
+            leave(ended.seq, ended.handler_s)
+
+    def on_get_stats(self, message: GetStats) -> None:
+        self.on_batch_end()  # What could be numbered is, before it is counted.
+        self.committer.tell(self.add_to(message))
+
+    def add_to(self, query: GetStats) -> GetStats:
+        """The query with what this actor knows; it passes through all that know something."""
+        return GetStats(
+            reply_to=query.reply_to, queued=len(self._waiting), current_seq=self._seq, now=self._clock.time()
+        )
+
+    def on_drain(self, message: Drain) -> None:
+        self._drains.append(message.reply_to)
+
+    def on_batch_end(self) -> None:
+        waiting = self._waiting
+        if len(waiting):
+            self._sequence(waiting)
+        if self._drains and not len(waiting) and not len(self._window):
+            for reply_to in self._drains:
+                self.coordinator.tell(Drain(reply_to=reply_to))
+            self._drains.clear()
+
+    def unsequenced(self) -> list[Any]:
+        """The submissions that wait for a seq; for the system that has stopped."""
+        left = []
+        while (cls := self._waiting.choose()) is not None:
+            left.append(self._waiting.take(cls))
+        return left
+
+    def _sequence(self, waiting: WaitingTriggers) -> None:
+        window = self._window
+        seq = self._seq
+        now = self._clock.time()  # Before any is taken: a crash between the two would lose it.
+        numbered: list[Any] = []
+        while (cls := waiting.choose()) is not None and window.has_room(waiting.peek(cls).handler):
+            submission = waiting.take(cls)
+            seq += 1
+            submission.seq = seq
+            window.enter(seq, submission.handler)
+            numbered.append(submission)
+        if numbered:
+            first_seq, self._seq = self._seq + 1, seq
+            self.sequenced = seq
+            self._now = max(self._now, now)
+            self.coordinator.tell(
+                RunsSequenced(first_seq=first_seq, submissions=tuple(numbered), sequenced_at=self._now)
+            )

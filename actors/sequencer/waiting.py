@@ -1,0 +1,77 @@
+"""Triggers that wait for a seq: who is next.
+
+Owns the priority queue `(priority, event_time, arrival)` and its ageing. Pure; not thread-safe. Promises: of equal
+priority the older event goes first, then the older submission; a class of triggers that has been passed over
+`AGEING_LIMIT` times while it waited is served once, so LOW makes progress under any stream of HIGH, and a stream of LOW
+never delays HIGH by more than its share.
+"""
+
+from __future__ import annotations
+
+from seqtor.actors.dispatchers.ready_queue import ReadyQueue
+from seqtor.actors.submissions import Submission
+
+__all__ = ["AGEING_LIMIT", "WaitingTriggers"]
+
+AGEING_LIMIT = 32
+
+
+class PriorityClass:
+    """The triggers of one priority, and how often others went first while they waited."""
+
+    __slots__ = ("passed_over", "priority", "queue")
+
+    def __init__(self, priority: int) -> None:
+        self.priority = priority
+        self.queue: ReadyQueue[Submission[object]] = ReadyQueue()
+        self.passed_over = 0
+
+
+class WaitingTriggers:
+    """The queue between accepted and sequenced."""
+
+    def __init__(self) -> None:
+        self._classes: list[PriorityClass] = []
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def push(self, submission: Submission[object]) -> None:
+        """Queue a submission by its priority and event time; arrivals must come in order."""
+        for cls in self._classes:
+            if cls.priority == submission.priority:
+                break
+        else:
+            cls = PriorityClass(submission.priority)
+            self._classes.append(cls)
+            self._classes.sort(key=lambda each: each.priority)
+        cls.queue.push(submission.event_time, submission)
+        self._count += 1
+
+    def choose(self) -> PriorityClass | None:
+        """The class whose turn it is, or None if nothing waits."""
+        best: PriorityClass | None = None
+        for cls in self._classes:
+            if not len(cls.queue):
+                continue
+            if best is None:
+                best = cls
+            elif cls.passed_over >= AGEING_LIMIT:
+                return cls
+        return best
+
+    def peek(self, cls: PriorityClass) -> Submission[object]:
+        """The next submission of a class that has one."""
+        entry = cls.queue.peek()
+        assert entry is not None
+        return entry[2]
+
+    def take(self, chosen: PriorityClass) -> Submission[object]:
+        """Remove the next submission of the chosen class; the waiting classes below the best have been passed over."""
+        for cls in self._classes:
+            if cls is not chosen and cls.priority > chosen.priority and len(cls.queue):
+                cls.passed_over += 1
+        chosen.passed_over = 0
+        self._count -= 1
+        return chosen.queue.pop()

@@ -1,0 +1,142 @@
+"""What a store is: state, how writes fold into it, and what a handler sees of it.
+
+Owns `StoreActor`, the contract that the built-in stores and every user's own store are written against, and
+`StoreSpec`, the recipe from which the runtime builds (and rebuilds) one.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
+
+from seqtor.messages.errors import RegistrationError
+from seqtor.messages.stores import Checkpoint, Commit, Write
+
+if TYPE_CHECKING:
+    from seqtor.actors.stores.access import Access
+
+__all__ = ["StoreActor", "StoreRef", "StoreSpec"]
+
+State = TypeVar("State")
+View = TypeVar("View")
+ViewT_co = TypeVar("ViewT_co", covariant=True)
+
+
+class StoreActor(Generic[State, View]):
+    """A store's behaviour; subclass it to plug in your own.
+
+    The runtime keeps one instance in a store actor's cell: `__init__` keeps its arguments and runs again at each
+    restart. `State` is immutable. `recover`, `validate`, `checkpoint` and `close` run on the store's dispatcher, one at
+    a time; `fold` and `view` are pure and run anywhere.
+
+    `dispatcher = "dedicated"` (the default) gives the store a thread of its own and keeps its `fold` off the runtime's
+    core. `"core"` saves those hops, and promises that nothing in it ever blocks.
+    """
+
+    dispatcher: ClassVar[Literal["core", "dedicated"]] = "dedicated"
+    journal_id: str = ""
+
+    def recover(self, checkpoint: Checkpoint | None) -> State:
+        """Return the state to start from; `checkpoint` is None at the first start."""
+        raise NotImplementedError(f"{type(self).__name__}.recover must return the state to start from")
+
+    def validate(self, old: State, new: State, commit: Commit) -> None:
+        """Refuse a commit by raising `Rejected`; called in seq order, on the state as of seq - 1 and the new one."""
+
+    def checkpoint(self, state: State) -> bytes | None:
+        """Return the state as bytes, or None if it has no checkpoint."""
+        return None
+
+    def close(self) -> None:
+        """Release what the store holds; called at an ordered stop only."""
+
+    @staticmethod
+    def fold(state: Any, writes: Sequence[Write]) -> Any:
+        """Return the state with the writes applied, in their order. Pure."""
+        raise NotImplementedError("a store must define fold(state, writes)")
+
+    @staticmethod
+    def view(access: Access[Any]) -> Any:
+        """Return what `tx[store]` and `snapshot[store]` give, reading and writing through `access`. Pure."""
+        raise NotImplementedError("a store must define view(access)")
+
+    @classmethod
+    def spec(cls: type[StoreActor[State, View]], *args: Any, **kwargs: Any) -> StoreSpec[View]:
+        """Return the recipe for `system.store(name, ...)`; takes what `__init__` takes."""
+        return StoreSpec(cls, *args, **kwargs)
+
+
+class StoreSpec(Generic[ViewT_co]):
+    """The recipe of one store: its class and arguments, and what the committer must know about it.
+
+    `needs_judge` says that resolving a commit runs user code and must happen on `pool`; `validates` that the store's
+    actor must be asked about each commit.
+    """
+
+    def __init__(self, store_class: type[StoreActor[Any, Any]], *args: Any, **kwargs: Any) -> None:
+        if store_class.dispatcher not in ("core", "dedicated"):
+            raise RegistrationError(
+                f'{store_class.__name__}.dispatcher is {store_class.dispatcher!r}: it must be "core" or "dedicated"'
+            )
+        for method in ("fold", "view"):
+            if getattr(store_class, method) is getattr(StoreActor, method):
+                raise RegistrationError(f"{store_class.__name__} must define the static method {method}")
+            if not isinstance(_definition(store_class, method), staticmethod):
+                raise RegistrationError(f"{store_class.__name__}.{method} must be a @staticmethod: it has no self")
+        self.store_class = store_class
+        self.args = args
+        self.kwargs = kwargs
+        self.fold: Callable[[Any, Sequence[Write]], Any] = store_class.fold
+        self.view: Callable[[Access[Any]], Any] = store_class.view
+        self.needs_judge = store_class.dispatcher != "core"
+        self.validates = store_class.validate is not StoreActor.validate
+
+    def build(self) -> StoreActor[Any, Any]:
+        """Make a fresh instance of the store's behaviour."""
+        return self.store_class(*self.args, **self.kwargs)
+
+    def resolve(self, state: Any, writes: Sequence[Write]) -> tuple[Any, Sequence[Write]]:
+        """Fold writes into the state as of seq - 1; returns the new state and the writes that changed it.
+
+        Raises what ends the run: `Rejected`, or an exception that fails it.
+        """
+        new = self.fold(state, writes)
+        return new, () if new is state else writes
+
+    def check(self, state: Any) -> None:
+        """Run invariants on a whole new state; raises `Rejected`."""
+
+    def part(self, state: Any, key: str) -> Any:
+        """What the state holds under a key, for comparing; NotImplemented if only the store knows."""
+        return NotImplemented
+
+    def private_copy(self, state: Any) -> Any:
+        """A copy of the whole state that its holder may change, for `tx.read`."""
+        return copy.deepcopy(state)
+
+    def writes_for(self, state: Any, value: Any) -> Sequence[Write]:
+        """The writes that turn the state into `value`, for `tx.prepare_commit`."""
+        raise TypeError(
+            f"{self.store_class.__name__} has no form for whole values: write through tx[store], "
+            "prepare_commit is for Collection and Document"
+        )
+
+
+def _definition(cls: type, name: str) -> Any:
+    return next(base.__dict__[name] for base in cls.__mro__ if name in base.__dict__)
+
+
+class StoreRef(Generic[ViewT_co]):
+    """Names a registered store; `tx[ref]` and `snapshot[ref]` give its view."""
+
+    __slots__ = ("_seq_of", "index", "name", "spec")
+
+    def __init__(self, name: str, index: int, spec: StoreSpec[ViewT_co], seq_of: Callable[[int], int]) -> None:
+        self.name = name
+        self.index = index
+        self.spec = spec
+        self._seq_of = seq_of
+
+    def __repr__(self) -> str:
+        return f"<StoreRef {self.name!r} ({self.spec.store_class.__name__}) at seq {self._seq_of(self.index)}>"

@@ -1,0 +1,222 @@
+"""`Submission`: the caller's end of a trigger that was handed in.
+
+Owns the outcome that the caller waits for. Promises: it is completed exactly once; waiting blocks no actor; a lock is
+taken only when someone waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import datetime
+import threading
+from collections.abc import Callable, Generator
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from seqtor.actors.transactions import current_transaction_or_none
+from seqtor.messages.errors import WouldDeadlock
+from seqtor.messages.runs import AttemptConflict, State
+
+if TYPE_CHECKING:
+    from seqtor.actors.handlers import Handler
+    from seqtor.actors.runs import Run
+    from seqtor.messages.triggers import Trigger
+
+__all__ = ["Intake", "Submission"]
+
+ResultT_co = TypeVar("ResultT_co", covariant=True)
+
+
+class Intake:
+    """What all submissions of one system share: the prefix of their run ids, and how to wait.
+
+    `gone` makes the error of everyone whose run will not end any more; None while the system lives.
+    """
+
+    __slots__ = ("driver", "gone", "id_prefix", "waited_for", "waiting_lock")
+
+    def __init__(self, id_prefix: int, driver: Any) -> None:
+        self.id_prefix = id_prefix
+        self.driver = driver
+        self.gone: Callable[[], BaseException] | None = None
+        self.waited_for: set[Submission[Any]] = set()
+        self.waiting_lock = threading.Lock()
+
+    def give_up(self, make_error: Callable[[], BaseException]) -> None:
+        """The system has stopped or broken down: answer everyone who waits, and whoever comes to wait later."""
+        if self.gone is None:
+            self.gone = make_error
+        with self.waiting_lock:  # Who comes to wait after this finds `gone`.
+            left = list(self.waited_for)
+        for submission in left:
+            submission.complete(State.ABORTED, self.gone)
+
+
+class Submission(Generic[ResultT_co]):
+    """A trigger that was handed in: its seq, its state, and its result once it is durable.
+
+    It is also where the coordinator keeps what is known of the run, one object instead of several: with hundreds of
+    thousands of them the cycle collector's time is what counts. Thread-safe. `await submission` waits without blocking
+    the event loop; cancelling the await leaves the run.
+    """
+
+    __slots__ = (
+        "_intake",
+        "_outcome",
+        "_state",
+        "_waiters",
+        "arrival",
+        "attempts",
+        "conflicts",
+        "ended_at",
+        "error",
+        "event_time",
+        "handler",
+        "handler_s",
+        "priority",
+        "run",
+        "seq",
+        "sequenced_at",
+        "submitted_at",
+        "trigger",
+    )
+
+    # Set by sequencer and coordinator, once there is something to say.
+    sequenced_at: float
+    ended_at: float
+    attempts: int
+    handler_s: float
+    error: BaseException | None
+    conflicts: tuple[AttemptConflict, ...]
+
+    def __init__(
+        self, intake: Intake, arrival: int, trigger: Trigger[ResultT_co], handler: Handler, priority: int,
+        event_time: float, submitted_at: float,
+    ) -> None:  # fmt: skip
+        self._intake = intake
+        self._state: State | None = None  # How the run ended; None until then.
+        self._outcome: Any = None
+        self._waiters: list[Callable[[], None]] | None = None
+        self.arrival = arrival
+        self.trigger = trigger
+        self.handler = handler
+        self.priority = priority
+        self.event_time = event_time
+        self.submitted_at = submitted_at
+        self.seq: int | None = None
+        self.run: Run | None = None
+
+    @property
+    def id(self) -> str:
+        """The run id: the identity of this run before and after it has a seq."""
+        return f"{self._intake.id_prefix:016x}-{self.arrival:08x}"
+
+    @property
+    def state(self) -> State:
+        """Where the run is now."""
+        if self._state is not None:
+            return self._state
+        if self._intake.gone is not None:
+            return State.ABORTED
+        return State.QUEUED if self.seq is None else State.RUNNING
+
+    @property
+    def done(self) -> bool:
+        """Whether the run has ended."""
+        return self._state is not None or self._intake.gone is not None
+
+    def result(self, timeout: float | datetime.timedelta | None = None) -> ResultT_co:
+        """Wait until the run has ended durably and return its result.
+
+        Raises the run's error, TimeoutError after `timeout` seconds (the run goes on), WouldDeadlock inside a handler.
+        """
+        if isinstance(timeout, datetime.timedelta):
+            timeout = timeout.total_seconds()
+        self._refuse_inside_handler("Submission.result()")
+        if self._state is None:
+            driver = self._intake.driver
+            arrived = self._wait(timeout) if driver is None else driver.run_until(lambda: self.done, timeout)
+            if not arrived:
+                raise TimeoutError(
+                    f"{self.trigger.trigger_name} (seq {self.seq}) has not ended within {timeout} s; it goes on, "
+                    "result() may be called again"
+                )
+        return self._unwrap()
+
+    def __await__(self) -> Generator[Any, None, ResultT_co]:
+        self._refuse_inside_handler("await submission")
+        if self._state is None:
+            if self._intake.driver is not None:  # A simulated system has no thread of its own: drive it from here.
+                self._intake.driver.run_until(lambda: self.done, None)
+                return self._unwrap()
+            loop = asyncio.get_running_loop()
+            ended: asyncio.Future[None] = loop.create_future()
+
+            def wake() -> None:
+                with contextlib.suppress(RuntimeError):  # The loop was closed, so nobody waits any more.
+                    loop.call_soon_threadsafe(_set_unless_done, ended)
+
+            if not self._when_done(wake):
+                yield from ended.__await__()
+        return self._unwrap()
+
+    def complete(self, state: State, outcome: Any) -> None:
+        """Set how the run ended: its result, or a function that makes the error. Only the coordinator calls this."""
+        if self._state is not None:
+            return  # Given up on already.
+        self._outcome = outcome
+        self._state = state
+        if self._waiters is not None:  # Written before `_state` is looked at, so one of the two sides sees the other.
+            with self._intake.waiting_lock:
+                waiters, self._waiters = self._waiters, None
+                self._intake.waited_for.discard(self)
+            for wake in waiters or ():
+                wake()
+
+    def _wait(self, timeout_s: float | None) -> bool:
+        """Block the calling thread until the end; False if the time-out came first."""
+        ended = threading.Lock()  # A lock handed over by its releaser: a third of the price of an Event.
+        ended.acquire()
+        if self._when_done(ended.release):
+            return True
+        if timeout_s is None:
+            return ended.acquire()
+        arrived = ended.acquire(timeout=min(max(timeout_s, 0.0), threading.TIMEOUT_MAX))
+        if not arrived:
+            with self._intake.waiting_lock:
+                if self._waiters is not None:
+                    self._waiters.remove(ended.release)
+        return arrived
+
+    def _when_done(self, wake: Callable[[], None]) -> bool:
+        """Have `wake` called at the end; True if it has ended already, then `wake` may or may not be called."""
+        with self._intake.waiting_lock:
+            if self._waiters is None:
+                self._waiters = []
+                self._intake.waited_for.add(self)
+            self._waiters.append(wake)
+        return self.done
+
+    def _unwrap(self) -> ResultT_co:
+        if self._state is State.COMMITTED:
+            return self._outcome  # type: ignore[no-any-return]
+        if self._state is None:
+            raise self._intake.gone()  # type: ignore[misc]
+        raise self._outcome()
+
+    def _refuse_inside_handler(self, verb: str) -> None:
+        transaction = current_transaction_or_none()
+        if transaction is not None and transaction.intake is self._intake:
+            raise WouldDeadlock(
+                f"{verb} inside the handler of {transaction.trigger_name} (seq {transaction.seq}) waits for a run that "
+                "may have to wait for this one: return first, and let the waited-for trigger do what depends on it "
+                "(tx.submit releases it together with the commit)"
+            )
+
+    def __repr__(self) -> str:
+        return f"<Submission {self.trigger.trigger_name} seq={self.seq} {self.state.value}>"
+
+
+def _set_unless_done(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)

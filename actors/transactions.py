@@ -1,0 +1,360 @@
+"""`Transaction`: what a handler gets; one attempt at one seq.
+
+Owns the attempt's snapshot, its views with their read and write sets, and its recorded inputs (`now`, `random`, ids).
+Promises: all reads come from one publication; an attempt whose reads have changed is abandoned at its next operation;
+one that has ended (or passed its deadline) can do nothing more.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import datetime
+import enum
+import random as random_numbers
+import uuid
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from seqtor.actors.publications import Publication
+from seqtor.actors.stores.access import Access, ReadOnlyAccess
+from seqtor.actors.stores.contract import StoreRef
+from seqtor.messages.errors import RegistrationError, SeqtorError
+from seqtor.messages.stores import CommitIntent, StoreAccess
+
+if TYPE_CHECKING:
+    from seqtor.actors.runs import Run
+
+__all__ = ["AttemptAbandoned", "AttemptState", "Transaction", "current_transaction", "current_transaction_or_none",
+           "require_known_store"]  # fmt: skip
+
+ViewT = TypeVar("ViewT")
+CURRENT: contextvars.ContextVar[Transaction | None] = contextvars.ContextVar("seqtor_transaction", default=None)
+
+
+class AttemptAbandoned(BaseException):
+    """Leaves a handler whose reads have changed; not an Exception, so that `except Exception` lets it through."""
+
+
+class AttemptState(enum.Enum):
+    """Whether the attempt may still read and write, and if not, why."""
+
+    LIVE = "live"
+    ENDED = "ended"
+    ABANDONED = "abandoned"
+    EXPIRED = "expired"
+
+
+# What an attempt has "seen" once it is over: its successor exists, so the one check of every operation finds it.
+OVER = Publication(-1, -1, (), {})
+OVER.next = OVER
+
+
+class Transaction:
+    """One attempt: consistent reads, writes that commit together or not at all.
+
+    Not thread-safe: use it in the handler that it was given to, and not after the handler has returned.
+    """
+
+    __slots__ = (
+        "_accesses", "_generators", "_missed", "_owner", "_seen", "_snapshot", "_views", "_watch", "attempt", "seq", "state",
+    )  # fmt: skip
+
+    def __init__(self, run: Run, attempt: int, snapshot: Publication) -> None:
+        self._owner: Run | None = run
+        self.seq: int = run.seq
+        self.attempt = attempt
+        self.state = AttemptState.LIVE
+        self._watch = run.async_reads
+        self._snapshot = snapshot
+        self._seen = snapshot
+        self._missed: tuple[Mapping[int, Any], ...] = ()
+        self._accesses: dict[int, Access[Any]] = {}
+        self._views: dict[StoreRef[Any], Any] = {}
+        self._generators: dict[str, random_numbers.Random] | None = None
+
+    def __getitem__(self, store: StoreRef[ViewT]) -> ViewT:
+        """The view of a store: tracked reads from the snapshot, and own writes.
+
+        Raises RegistrationError for a store of another system.
+        """
+        view = self._views.get(store)
+        if view is None:
+            access = self._access(store)
+            view = self._views[store] = store.spec.view(access)
+        return view  # type: ignore[no-any-return]
+
+    def peek(self, store: StoreRef[ViewT]) -> ViewT:
+        """The store in the snapshot of the *first* attempt: read-only, untracked, equal in every attempt."""
+        self.check()
+        require_known_store(store, self._run.context.stores)
+        state = self._first_snapshot.states[store.index]
+        return store.spec.view(ReadOnlyAccess(state, store.spec.fold))  # type: ignore[no-any-return]
+
+    def changed(self, store: StoreRef[Any], key: str) -> bool:
+        """Whether the key differs from `peek(store)`; a tracked read of the key. Own writes do not count."""
+        access = self._access(store)
+        access.read(key)
+        before = store.spec.part(self._first_snapshot.states[store.index], key)
+        if before is not NotImplemented:
+            return bool(before != store.spec.part(access.base, key))
+        publication = self._first_snapshot
+        while publication is not self._snapshot and publication.next is not None:
+            publication = publication.next
+            if key in publication.writes.get(store.index, ()):
+                return True
+        return False
+
+    def read(self, store: StoreRef[Any]) -> tuple[int, Any]:
+        """The low-level form: the snapshot's seq and a private copy of the whole store, a tracked read of all of it."""
+        access = self._access(store)
+        access.read_range(None, None)
+        return self._snapshot.seq, store.spec.private_copy(access.base)
+
+    def prepare_commit(self, store: StoreRef[Any], seq: int, value: Any) -> CommitIntent:
+        """The low-level form: "set the whole store, read at `seq`, to `value`".
+
+        A handler that returns a list of these commits exactly those, all or none. Raises ValueError if `seq` is not
+        that of this attempt's snapshot.
+        """
+        require_known_store(store, self._run.context.stores)
+        if seq != self._snapshot.seq:
+            raise ValueError(
+                f"prepare_commit({store.name!r}, seq={seq}): this attempt reads the state after seq "
+                f"{self._snapshot.seq}; pass the seq that tx.read({store.name}) returned in this attempt"
+            )
+        return CommitIntent(store.name, seq, value)
+
+    @property
+    def now(self) -> datetime.datetime:
+        """When the seq was assigned: aware, UTC, never decreasing along the order, equal in every attempt."""
+        return datetime.datetime.fromtimestamp(self._run.submission.sequenced_at, datetime.UTC)
+
+    @property
+    def scheduled_for(self) -> datetime.datetime | None:
+        """The slot's own time if a schedule started this run, else None."""
+        return None
+
+    @property
+    def random(self) -> random_numbers.Random:
+        """A generator seeded from the run id: the same numbers in every attempt and in replay."""
+        return self._generator("random")
+
+    def uuid4(self) -> uuid.UUID:
+        """An id that is the same in every attempt and in replay."""
+        return uuid.UUID(int=self._generator("uuid4").getrandbits(128), version=4)
+
+    def _generator(self, purpose: str) -> random_numbers.Random:
+        self.check()
+        if self._generators is None:
+            self._generators = {}
+        if purpose not in self._generators:
+            self._generators[purpose] = random_numbers.Random(f"{self._run.submission.id}:{purpose}")
+        return self._generators[purpose]
+
+    @property
+    def intake(self) -> Any:
+        """Which system this attempt belongs to; None once its handler has returned."""
+        return None if self._owner is None else self._owner.submission._intake
+
+    @property
+    def trigger_name(self) -> str:
+        """The name of the trigger's type."""
+        return self._run.submission.handler.name
+
+    @property
+    def snapshot_seq(self) -> int:
+        """The seq after which this attempt reads."""
+        return self._snapshot.seq
+
+    # The attempt's own life ----------------------------------------------------------------------------------------
+
+    def check(self) -> None:
+        """Raise if this attempt has ended, was abandoned, or has just been found to read what has changed."""
+        if self._seen.next is not None:
+            self._catch_up()
+
+    def has_read(self, store: int, key: str | None) -> None:
+        """Note the first read of a key, or (None) of a range."""
+        if self._missed and any(
+            self.meets(writes) if key is None else key in writes.get(store, ()) for writes in self._missed
+        ):
+            self._abandon()
+        if self._watch is not None:
+            self._watch.add(store, key, self)
+            self.check()  # What was published before the watch knew of this read is found here.
+
+    def meets(self, writes: Mapping[int, Any]) -> bool:
+        """Whether writes (keys by store) touch anything that this attempt has read so far. Callable from any thread."""
+        for store, keys in writes.items():
+            access = self._accesses.get(store)
+            if access is not None and (
+                any(key in access.keys for key in keys)
+                or any(in_ranges(key, access.ranges) for key in keys)
+                or access.reads_everything()
+            ):
+                return True
+        return False
+
+    def has_read_key(self, store: int, key: str) -> bool:
+        """Whether this attempt has read the key so far. Callable from any thread."""
+        access = self._accesses.get(store)
+        if access is None:
+            return False
+        return key in access.keys or in_ranges(key, access.ranges) or access.reads_everything()
+
+    def abandon(self) -> None:
+        """Make the next operation raise; called by who found that the reads have changed."""
+        if self.state is AttemptState.LIVE:
+            self.state = AttemptState.ABANDONED
+            self._seen = OVER
+
+    def end(self, state: AttemptState) -> bool:
+        """Let nothing more be read or written. False if the attempt was over already."""
+        if self.state is not AttemptState.LIVE:
+            return False
+        self.state = state
+        self._seen = OVER
+        return True
+
+    def invalidate(self) -> None:
+        """Abandon the attempt and cancel its coroutine; on the loop's thread."""
+        self.abandon()
+        if self._owner is not None:
+            self._owner.cancel()
+
+    def keys_read(self) -> list[tuple[int, str]]:
+        """The keys read so far, with their stores. Callable from any thread: it copies what the handler may change."""
+        return [(store, key) for store, access in list(self._accesses.items()) for key in list(access.keys)]
+
+    @property
+    def snapshot_index(self) -> int:
+        """The index of the publication that this attempt reads."""
+        return self._snapshot.index
+
+    def expire(self) -> None:
+        """End the attempt because its deadline has passed; tells the committer, for the handler may never return.
+
+        Called from the watch's thread while the handler's is anywhere: in the middle of an operation, hanging although
+        the attempt was abandoned, or about to return and forget its run. If both send an intent, the second is refused.
+        """
+        run, accesses = self._owner, self._accesses
+        if run is None or self.state in (AttemptState.ENDED, AttemptState.EXPIRED):
+            return
+        self.state = AttemptState.EXPIRED
+        self._seen = OVER
+        # Copied: an operation that had begun may still note a key, and the committer must not see a dict that grows.
+        run.on_expired(self, tuple([a.seal()._replace(keys=dict(a.keys)) for a in list(accesses.values())]))
+
+    def adopt(self, intents: Sequence[CommitIntent]) -> None:
+        """Write exactly the given intents. Raises what makes one of them invalid; then nothing is written."""
+        if any(access.writes for access in self._accesses.values()):
+            raise TypeError(
+                "the handler wrote through tx[store] and returned CommitIntents, which commit exactly themselves: use "
+                "one of the two forms"
+            )
+        stores = {ref.name: ref for ref in self._run.context.stores}
+        if len({intent.store for intent in intents}) != len(intents):
+            raise TypeError("two CommitIntents for one store: give each store one new value")
+        for intent in intents:
+            if intent.seq != self._snapshot.seq:
+                raise ValueError(
+                    f"the CommitIntent for {intent.store!r} was prepared at seq {intent.seq}, and this attempt reads the "
+                    f"state after seq {self._snapshot.seq}: read and prepare again in each attempt"
+                )
+            ref = stores[intent.store]
+            access = self._access(ref)
+            # Which writes make the store equal to the value depends on all that is there, read by the handler or not.
+            access.read_range(None, None)
+            for write in ref.spec.writes_for(access.base, intent.value):
+                access.put(write)
+
+    def seal(self) -> tuple[StoreAccess, ...]:
+        """What was read and written, per store."""
+        return tuple([access.seal() for access in self._accesses.values()])
+
+    def forget(self) -> None:
+        """Let go of views, run and snapshot once the handler has returned: no reference cycle may outlive a run.
+
+        Nor a snapshot: whoever holds one holds all publications after it, and the handler's frame may live as long as
+        the record of its error.
+        """
+        self._views = {}
+        self._accesses = {}
+        self._owner = None
+        if self.state is not AttemptState.EXPIRED:  # Then the watch may be sending the intent just now.
+            self._snapshot = OVER
+
+    @property
+    def _first_snapshot(self) -> Publication:
+        first = self._run.first_snapshot
+        assert first is not None
+        return first
+
+    @property
+    def _run(self) -> Run:
+        if self._owner is None:
+            self._refuse()
+        return self._owner  # type: ignore[return-value]
+
+    def _access(self, store: StoreRef[Any]) -> Access[Any]:
+        if self._seen.next is not None:
+            self._catch_up()
+        known = self._owner.context.stores  # type: ignore[union-attr]  # Live, so its run is there.
+        if type(store) is not StoreRef or store.index >= len(known) or known[store.index] is not store:
+            require_known_store(store, known)
+        index = store.index
+        access = self._accesses.get(index)
+        if access is None:
+            access = self._accesses[index] = Access(self, index, self._snapshot.states[index], store.spec.fold)
+        return access
+
+    def _catch_up(self) -> None:
+        """Look at what was published since the last look."""
+        while self._seen.next is not None:
+            if self._seen is OVER:
+                self._refuse()
+            self._seen = self._seen.next
+            if self.meets(self._seen.writes):
+                self._abandon()
+            self._missed = (*self._missed, self._seen.writes)
+
+    def _abandon(self) -> None:
+        self.abandon()
+        self._refuse()
+
+    def _refuse(self) -> None:
+        if self.state is AttemptState.ENDED or self._owner is None:
+            raise SeqtorError(
+                f"the transaction of seq {self.seq}, attempt {self.attempt} has ended: use tx only inside its handler"
+            )
+        raise AttemptAbandoned(f"seq {self.seq}, attempt {self.attempt}: {self.state.value}")
+
+    def __repr__(self) -> str:
+        return f"<Transaction seq={self.seq} attempt={self.attempt} {self.state.value}>"
+
+
+def in_ranges(key: str, ranges: Sequence[tuple[str | None, str | None]]) -> bool:
+    """Whether start <= key < stop for one of the ranges."""
+    return any((start is None or key >= start) and (stop is None or key < stop) for start, stop in ranges)
+
+
+def require_known_store(store: Any, stores: Sequence[StoreRef[Any]]) -> None:
+    """Raise RegistrationError unless `store` is a reference of this system."""
+    if not isinstance(store, StoreRef):
+        known = ", ".join(ref.name for ref in stores)
+        raise TypeError(f"index with the StoreRef that system.store() returned, got {store!r}; stores: {known}")
+    if store.index >= len(stores) or stores[store.index] is not store:
+        raise RegistrationError(f"the store {store.name!r} belongs to another system")
+
+
+def current_transaction_or_none() -> Transaction | None:
+    """The transaction of the handler that is executing here, or None outside of one."""
+    return CURRENT.get()
+
+
+def current_transaction() -> Transaction:
+    """The transaction of the handler that is executing here. Raises LookupError outside of a handler."""
+    transaction = CURRENT.get()
+    if transaction is None:
+        raise LookupError("there is no current transaction: current_transaction() works inside a handler")
+    return transaction

@@ -1,0 +1,1 @@
+"""What seqtor costs, as figures that can be compared: `python -m benchmarks [FIGURES...]`; README.md explains them."""

@@ -1,0 +1,22 @@
+"""The table of figures: how each is measured, its unit, and what it must reach."""
+
+from __future__ import annotations
+
+from benchmarks import sleepers, snapshots, tiny, urgency
+from benchmarks.outcome import Figure, at_least, at_most
+
+__all__ = ["FIGURES"]
+
+EXECUTIONS = at_most(2.05, "executions_mean")
+
+FIGURES: dict[str, Figure] = {
+    "W1": Figure(tiny.w1, "triggers/s", (at_least(0.55),)),
+    "W1int": Figure(tiny.w1_int, "triggers/s", (at_least(0.75),)),
+    "W3": Figure(tiny.w3, "triggers/s", (at_least(0.38), EXECUTIONS)),
+    "W3r": Figure(tiny.w3_random, "triggers/s", (at_least(0.38), EXECUTIONS)),
+    "W4": Figure(tiny.w4, "µs p50", (at_most(2.0),)),
+    "W7": Figure(snapshots.w7, "µs", (at_most(1.3),)),
+    "A10k": Figure(sleepers.a10k, "s", (at_most(4.0, "value"),)),
+    "A10kMB": Figure(sleepers.a10k_mb, "MB", (at_most(300.0, "value"),)),
+    "PRIO": Figure(urgency.prio, "ms p99", (at_most(1.0),)),
+}

@@ -1,0 +1,1 @@
+"""Programs that show seqtor at work; examples/README.md lists them."""

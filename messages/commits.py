@@ -1,0 +1,87 @@
+"""Messages around the commit: the intent of a finished attempt, the judging of it, and how the run ended.
+
+`CommitRun`, `EndedRun` and `StoreAccess` are built for every run; a named tuple costs a third of a slotted message.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from seqtor.messages.message import message
+from seqtor.messages.runs import AttemptConflict, State
+from seqtor.messages.stores import StoreAccess
+
+__all__ = ["AttemptCrashed", "CommitJudged", "CommitRun", "EndedRun", "JudgeCommit"]
+
+
+class CommitRun(NamedTuple):
+    """From: a run actor (or the deadline watch). To: committer. Answer: `RunConflicted`, or the run ends.
+
+    The intent of one finished attempt. `outcome` is how the attempt itself ended: `COMMITTED` wants to commit;
+    `REJECTED`, `FAILED`, `DEADLINE` end the run if what was read still holds; `RUNNING` was abandoned because it does
+    not. `run` is the mailbox that is told to execute again. Twice: refused, `DuplicateIntent` or `StaleAttempt`.
+    """
+
+    run: Any
+    seq: int
+    attempt: int
+    epoch: int
+    snapshot_seq: int
+    outcome: State
+    accesses: tuple[StoreAccess, ...]
+    result: Any
+    error: BaseException | None
+    handler_s: float
+    deadline_s: float
+
+
+@message
+class AttemptCrashed:
+    """From: the parent of a run actor that crashed. To: committer. Answer: the run executes again, or ends as failed.
+
+    Twice: refused, `StaleAttempt`.
+    """
+
+    seq: int
+    attempt: int
+    error: BaseException
+
+
+@message
+class JudgeCommit:
+    """From: committer. To: the judge on `pool`. Answer: `CommitJudged`. Twice: judged twice, the second is ignored.
+
+    Folds and invariants that are the user's code run there, on the states as of seq - 1, never on `core`.
+    """
+
+    seq: int
+    attempt: int
+    accesses: tuple[StoreAccess, ...]
+    states: tuple[Any, ...]
+    deadline_s: float
+
+
+@message
+class CommitJudged:
+    """From: the judge. To: committer. Answer: none. Twice: the second is ignored.
+
+    `resolved` pairs each access with (new state, effective writes); `outcome` is `COMMITTED`, or how the run ends.
+    """
+
+    seq: int
+    attempt: int
+    outcome: State
+    resolved: tuple[tuple[Any, Any], ...]
+    error: BaseException | None
+
+
+class EndedRun(NamedTuple):
+    """How one run ended: what the terminal record of its seq says."""
+
+    seq: int
+    attempts: int
+    state: State
+    result: Any
+    error: BaseException | None
+    conflicts: tuple[AttemptConflict, ...]
+    handler_s: float

@@ -1,0 +1,59 @@
+"""Messages about the life of actors and of the system."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from seqtor.messages.message import message
+
+__all__ = ["ActorCrashed", "DeadLetter", "Drain", "Drained", "StoreRecovered", "StoreRefusedToStart"]
+
+
+@message
+class ActorCrashed:
+    """From: an actor that ended by an exception. To: its parent. Answer: none. Twice: the second is ignored."""
+
+    actor: str
+    urn: str
+    error: BaseException
+    undelivered: int
+
+
+@message
+class DeadLetter:
+    """From: a mailbox that will not deliver. To: the dispatcher's dead-letter sink. Answer: none. Twice: two letters."""
+
+    recipient: str
+    reason: str
+    message: Any
+
+
+@message
+class Drain:
+    """From: the system that stops. To: sequencer, which passes it on to the coordinator when every run has ended.
+
+    Answer: `Drained`. Twice: the later one is answered too.
+    """
+
+    reply_to: Any
+
+
+@message
+class Drained:
+    """From: coordinator. To: the system that stops. Answer: none; every caller has been answered. Twice: harmless."""
+
+
+@message
+class StoreRecovered:
+    """From: a store cell. To: the root. Answer: none; carries the recovered state. Twice: the second is ignored."""
+
+    store: str
+    state: Any
+
+
+@message
+class StoreRefusedToStart:
+    """From: a store cell whose `recover` failed. To: the root. Answer: none. Twice: the second is ignored."""
+
+    store: str
+    error: BaseException

@@ -1,0 +1,228 @@
+"""The life of a run as messages: accepted, sequenced, executed, conflicted, ended; and what can be asked about it."""
+
+from __future__ import annotations
+
+import enum
+from typing import Any, NamedTuple
+
+from seqtor.messages.message import message
+from seqtor.messages.triggers import Trigger
+
+__all__ = [
+    "AcceptTriggers",
+    "AttemptConflict",
+    "ConflictReport",
+    "ExecuteRun",
+    "GetConflicts",
+    "GetRecord",
+    "GetStats",
+    "HotKey",
+    "Pair",
+    "ReplaceRun",
+    "RunConflicted",
+    "RunRecord",
+    "RunsEnded",
+    "RunsSequenced",
+    "State",
+    "Stats",
+]
+
+
+class State(enum.StrEnum):
+    """Where a trigger is in its life; from `committed` on it is how the run ended."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    DEFERRED = "deferred"
+    COMMITTED = "committed"
+    REJECTED = "rejected"
+    RETRYING = "retrying"
+    FAILED = "failed"
+    DEADLINE = "deadline"
+    ABORTED = "aborted"
+    CANCELLED = "cancelled"
+    COALESCED = "coalesced"
+
+
+@message
+class AcceptTriggers:
+    """From: the edge (`submit`). To: sequencer. Answer: none here; each submission is answered by its run's end.
+
+    Twice: would run the triggers twice; the edge sends each once.
+    """
+
+    submissions: tuple[Any, ...]
+
+
+@message
+class RunsSequenced:
+    """From: sequencer. To: coordinator. Answer: none. Twice: a seq that is known already is a broken invariant.
+
+    The submissions have the seqs from `first_seq` on, in their order; `sequenced_at` is POSIX seconds and never
+    decreases along the order.
+    """
+
+    first_seq: int
+    submissions: tuple[Any, ...]
+    sequenced_at: float
+
+
+@message
+class ExecuteRun:
+    """From: coordinator, at creation. To: a run actor. Answer: `CommitRun` to the committer. Twice: fenced there."""
+
+    attempt: int
+
+
+class AttemptConflict(NamedTuple):
+    """What made one attempt execute again: a key (or range) of a store that a lower seq had written meanwhile."""
+
+    attempt: int
+    store: str
+    key: str
+    writer_seq: int | None
+
+
+@message
+class RunConflicted:
+    """From: committer. To: a run actor. Answer: `CommitRun` of the next attempt, with the same seq.
+
+    Sent when everything the run waited for has ended. Twice: the second is ignored (its attempt is not the next).
+    """
+
+    seq: int
+    attempt: int
+
+
+@message
+class ReplaceRun:
+    """From: committer. To: coordinator. Answer: none; a new run actor executes `attempt` in place of a stuck one.
+
+    Twice: the second actor's intent is fenced.
+    """
+
+    seq: int
+    attempt: int
+
+
+@message
+class RunsEnded:
+    """From: committer, once the records are durable. To: coordinator (records, answers) and sequencer (free slots).
+
+    `runs` are `EndedRun`s in seq order; `ended_at` is POSIX seconds. Answer: none. Twice: the second is ignored by the
+    coordinator; the committer sends each once.
+    """
+
+    runs: tuple[Any, ...]
+    ended_at: float
+
+
+@message
+class GetStats:
+    """From: the edge. To: sequencer, which passes it on to the committer and the coordinator. Answer: `Stats`.
+
+    Passing it along the path of a run gives one consistent cut. Twice: two answers.
+    """
+
+    reply_to: Any
+    queued: int = 0
+    current_seq: int = 0
+    pending_commits: int = 0
+    committed_through: int = 0
+    conflicts_in_flight: int = 0
+    restarts: int = 0
+    now: float = 0.0
+
+
+@message
+class GetRecord:
+    """From: the edge. To: committer, which adds what it knows and passes it to the coordinator.
+
+    Answer: `RunRecord`, or None if the seq is unknown. Twice: two answers.
+    """
+
+    reply_to: Any
+    seq: int
+    conflicts: tuple[AttemptConflict, ...] = ()
+    blocked_by: int | None = None
+
+
+@message
+class GetConflicts:
+    """From: the edge. To: committer, which passes it on. Answer: `ConflictReport`. Twice: two answers."""
+
+    reply_to: Any
+
+
+class Stats(NamedTuple):
+    """The system at one moment. Seqs are 0 before the first; `head_age` is seconds, None when nothing is in flight."""
+
+    current_seq: int
+    next_commit_seq: int
+    committed_through: int
+    durable_through: int
+    queued: int
+    in_flight: int
+    pending_commits: int
+    head_age: float | None
+    state_counts: dict[State, int]
+    conflicts: int
+    restarts: int
+
+
+class RunRecord(NamedTuple):
+    """What is known of the run at one seq. Times are POSIX seconds; None where it has not happened yet."""
+
+    seq: int
+    id: str
+    trigger: Trigger[Any]
+    state: State
+    attempts: int
+    error: str | None
+    conflicts: tuple[AttemptConflict, ...]
+    blocked_by: int | None
+    caused_by: tuple[str, ...]
+    causes: tuple[str, ...]
+    durable: bool
+    submitted_at: float
+    sequenced_at: float
+    committed_at: float | None
+    handler_s: float
+
+    @property
+    def retry_count(self) -> int:
+        """Executions beyond the first."""
+        return self.attempts - 1
+
+
+class HotKey(NamedTuple):
+    """A key and how many attempts it made conflict."""
+
+    store: str
+    key: str
+    conflicts: int
+
+
+class Pair(NamedTuple):
+    """Two trigger types that collide: `reader` was executed again because `writer` had committed."""
+
+    reader: str
+    writer: str
+    conflicts: int
+
+
+class ConflictReport(NamedTuple):
+    """Where re-execution comes from: hottest keys and colliding handler pairs, most conflicts first."""
+
+    conflicts: int
+    executions: int
+    wasted_executions: int
+    hottest_keys: tuple[HotKey, ...]
+    pairs: tuple[Pair, ...]
+
+    def __str__(self) -> str:
+        noun = "conflict" if self.conflicts == 1 else "conflicts"
+        lines = [f"{self.conflicts} {noun}, {self.wasted_executions} of {self.executions} executions wasted"]
+        lines += [f"  {hot.conflicts:6}  {hot.store}[{hot.key!r}]" for hot in self.hottest_keys]
+        lines += [f"  {pair.conflicts:6}  {pair.reader} after {pair.writer}" for pair in self.pairs]
+        return "\n".join(lines)

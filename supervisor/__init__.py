@@ -1,0 +1,90 @@
+"""seqtor: an actor-model runtime that executes triggers in one total order."""
+
+from loguru import logger
+
+from seqtor.actors.stores import Access, Collection, CollectionView, Document, DocumentView, StoreActor, StoreRef
+from seqtor.actors.submissions import Submission
+from seqtor.actors.transactions import Transaction, current_transaction
+from seqtor.messages import (
+    Aborted,
+    Cancelled,
+    CommitIntent,
+    ConflictReport,
+    DeadlineExceeded,
+    FootprintViolation,
+    HandlerFailed,
+    JournalCorrupted,
+    JournalLocked,
+    KeyReused,
+    NotLeader,
+    NotRunning,
+    OutcomeUnknown,
+    Overloaded,
+    Priority,
+    Record,
+    RegistrationError,
+    Rejected,
+    ReplayDiverged,
+    RunRecord,
+    SeqtorError,
+    State,
+    Stats,
+    StoreUnavailable,
+    Trigger,
+    UnknownTrigger,
+    UseTransaction,
+    WouldDeadlock,
+)
+from seqtor.registry import Bundle
+from seqtor.settings import Settings
+from seqtor.snapshots import Snapshot
+from seqtor.system import Supervisor
+
+__version__ = "0.1.0"
+
+logger.disable("seqtor")  # A library is silent until the program says logger.enable("seqtor").
+
+__all__ = [
+    "Aborted",
+    "Access",
+    "Bundle",
+    "Cancelled",
+    "Collection",
+    "CollectionView",
+    "CommitIntent",
+    "ConflictReport",
+    "DeadlineExceeded",
+    "Document",
+    "DocumentView",
+    "FootprintViolation",
+    "HandlerFailed",
+    "JournalCorrupted",
+    "JournalLocked",
+    "KeyReused",
+    "NotLeader",
+    "NotRunning",
+    "OutcomeUnknown",
+    "Overloaded",
+    "Priority",
+    "Record",
+    "RegistrationError",
+    "Rejected",
+    "ReplayDiverged",
+    "RunRecord",
+    "SeqtorError",
+    "Settings",
+    "Snapshot",
+    "State",
+    "Stats",
+    "StoreActor",
+    "StoreRef",
+    "StoreUnavailable",
+    "Submission",
+    "Supervisor",
+    "Transaction",
+    "Trigger",
+    "UnknownTrigger",
+    "UseTransaction",
+    "WouldDeadlock",
+    "current_transaction",
+]

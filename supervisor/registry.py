@@ -1,0 +1,103 @@
+"""What a program registers before the start: stores and handlers; `Bundle` carries registrations between modules.
+
+Owns the decorators' checks. Everything that can be known to be wrong fails here.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+from seqtor.actors.handlers import Handlers, make_handler, require_trigger_type
+from seqtor.actors.stores.contract import StoreActor, StoreRef, StoreSpec
+from seqtor.actors.transactions import Transaction
+from seqtor.messages.errors import RegistrationError
+from seqtor.messages.triggers import Priority, Trigger
+from seqtor.settings import seconds
+
+__all__ = ["Bundle", "HandlerDecorator", "Stores", "deadline_seconds", "execute_method_of"]
+
+TriggerT = TypeVar("TriggerT", bound=Trigger[Any])
+ViewT = TypeVar("ViewT")
+HandlerT = TypeVar("HandlerT")
+
+
+class HandlerDecorator(Generic[TriggerT]):
+    """What `on(...)` returns: registers the function below it and returns it unchanged."""
+
+    def __init__(self, register: Callable[[Any], None]) -> None:
+        self._register = register
+
+    def __call__(
+        self, function: Callable[[TriggerT, Transaction], HandlerT]
+    ) -> Callable[[TriggerT, Transaction], HandlerT]:
+        self._register(function)
+        return function
+
+
+class Bundle:
+    """Registrations of a module, for `system.include(bundle)`."""
+
+    def __init__(self) -> None:
+        self.registrations: list[tuple[type[Trigger[Any]], Any, dict[str, Any]]] = []
+        self._handlers = Handlers()
+
+    def on(
+        self,
+        trigger_type: type[TriggerT],
+        *,
+        priority: Priority | None = None,
+        deadline: float | datetime.timedelta | None = None,
+    ) -> HandlerDecorator[TriggerT]:
+        """Register the handler of a trigger type, as `Supervisor.on` does, with every system that includes the bundle."""
+        require_trigger_type(trigger_type)
+        options = {"priority": priority, "deadline": deadline}
+
+        def register(function: Any) -> None:
+            # Registered here too, so that a mistake fails where it is made and not at include().
+            deadline_s = deadline_seconds(deadline, 1.0)
+            self._handlers.add(make_handler(trigger_type, function, priority=priority, deadline_s=deadline_s))
+            self.registrations.append((trigger_type, function, options))
+
+        return HandlerDecorator(register)
+
+
+class Stores:
+    """The stores of one system, by name and in the order of their registration."""
+
+    def __init__(self, seq_of: Callable[[int], int]) -> None:
+        self.refs: list[StoreRef[Any]] = []
+        self._seq_of = seq_of
+
+    def add(self, name: Any, spec: Any) -> StoreRef[Any]:
+        """Register; raises RegistrationError if the name or the recipe will not do."""
+        if not isinstance(name, str) or not name:
+            raise RegistrationError(f"a store's name is a non-empty string, got {name!r}")
+        if any(ref.name == name for ref in self.refs):
+            raise RegistrationError(f"there is a store called {name!r} already: give this one another name")
+        if isinstance(spec, type) and issubclass(spec, StoreActor):
+            raise RegistrationError(f"store {name!r}: pass {spec.__name__}.spec(...), not the class itself")
+        if not isinstance(spec, StoreSpec):
+            raise RegistrationError(
+                f"store {name!r}: expected Collection(Model), Document(Model) or MyStore.spec(...), got {spec!r}"
+            )
+        ref: StoreRef[Any] = StoreRef(name, len(self.refs), spec, self._seq_of)
+        self.refs.append(ref)
+        return ref
+
+
+def execute_method_of(trigger_type: type[Trigger[Any]]) -> Any:
+    """The trigger's own `execute(self, tx)`, which is its handler, or None if it has none."""
+    execute = getattr(trigger_type, "execute", None)
+    return execute if callable(execute) else None
+
+
+def deadline_seconds(deadline: float | datetime.timedelta | None, default_s: float) -> float:
+    """The deadline of a handler in seconds; raises RegistrationError for one that is not above 0."""
+    if deadline is None:
+        return default_s
+    value = seconds(deadline, "deadline")
+    if value <= 0:
+        raise RegistrationError(f"deadline must be above 0 seconds, got {deadline!r}")
+    return value

@@ -1,0 +1,131 @@
+"""`Settings`: the numbers of a system, and where they come from.
+
+Owns their defaults, checks and precedence: what the program passes, then `SEQTOR_*` in the environment, then
+`[tool.seqtor]` in the nearest pyproject.toml, then the defaults.
+"""
+
+from __future__ import annotations
+
+import datetime
+import math
+import os
+import pathlib
+import tomllib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any, cast
+
+from pydantic import BeforeValidator, Field, ValidationError
+
+from seqtor.actors.handlers import did_you_mean
+from seqtor.messages.errors import RegistrationError
+from seqtor.messages.models import FrozenModel
+
+__all__ = ["Duration", "Settings", "seconds"]
+
+
+def seconds(value: float | datetime.timedelta, name: str = "duration") -> float:
+    """A duration as seconds. Raises RegistrationError for what is no duration."""
+    if isinstance(value, datetime.timedelta):
+        value = value.total_seconds()
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value) or value < 0:
+        raise RegistrationError(f"{name} must be seconds (a number, 0 or more) or a timedelta, got {value!r}")
+    return float(value)
+
+
+def _as_seconds(value: Any) -> Any:
+    return value.total_seconds() if isinstance(value, datetime.timedelta) else value
+
+
+Duration = Annotated[float, BeforeValidator(_as_seconds), Field(ge=0, allow_inf_nan=False)]
+
+
+class Settings(FrozenModel):
+    """The numbers of one system; durations are seconds or timedeltas."""
+
+    threads: int = Field(default_factory=lambda: min(32, (os.cpu_count() or 1) + 4), ge=2)
+    """Execution slots for sync handlers."""
+
+    max_queued: int = Field(default=100_000, ge=1)
+    """Accepted triggers that wait for a seq; more are refused with `Overloaded`."""
+
+    max_in_flight: int = Field(default=10_000, ge=1)
+    """Numbered runs of async handlers that have not ended."""
+
+    deadline: Duration = Field(default=10.0, gt=0)
+    """Handler time of one attempt, for handlers without a `deadline=` of their own."""
+
+    stop_grace: Duration = 30.0
+    """How long `stop()` lets accepted triggers end."""
+
+    records_max: int = Field(default=100_000, ge=1)
+    """Run records that are kept; the oldest are forgotten first."""
+
+    if TYPE_CHECKING:
+        # Type checkers take a field's type for what may be passed; durations may be passed as timedeltas too.
+        def __init__(
+            self,
+            *,
+            threads: int = ...,
+            max_queued: int = ...,
+            max_in_flight: int = ...,
+            deadline: float | datetime.timedelta = ...,
+            stop_grace: float | datetime.timedelta = ...,
+            records_max: int = ...,
+        ) -> None: ...
+
+    @classmethod
+    def load(
+        cls,
+        given: Settings | Mapping[str, Any] | None = None,
+        environ: Mapping[str, str] | None = None,
+        folder: pathlib.Path | None = None,
+    ) -> Settings:
+        """Merge all sources. Raises RegistrationError that names the source of what is wrong."""
+        sources: list[tuple[str, Mapping[str, Any]]] = [
+            ("[tool.seqtor] in pyproject.toml", _from_pyproject(folder or pathlib.Path.cwd())),
+            ("the environment", _from_environ(os.environ if environ is None else environ)),
+        ]
+        if isinstance(given, Settings):
+            sources.append(("settings=", {name: getattr(given, name) for name in given.model_fields_set}))
+        elif isinstance(given, Mapping):
+            sources.append(("settings=", given))
+        elif given is not None:
+            raise RegistrationError(f"settings= takes Settings or a mapping of its fields, got {given!r}")
+        merged: dict[str, Any] = {}
+        for source, values in sources:
+            for name in values:
+                if name not in cls.model_fields:
+                    known = ", ".join(cls.model_fields)
+                    hint = did_you_mean(str(name), cls.model_fields)
+                    raise RegistrationError(f"{source}: there is no setting {name!r}{hint}; settings are {known}")
+            try:
+                cls(**{**merged, **values})
+            except ValidationError as error:
+                first = error.errors()[0]
+                raise RegistrationError(
+                    f"{source}: {'.'.join(map(str, first['loc']))}={first['input']!r}: {first['msg']}"
+                ) from error
+            merged.update(values)
+        return cls(**merged)
+
+
+def _from_environ(environ: Mapping[str, str]) -> dict[str, str]:
+    prefix = "SEQTOR_"
+    names = {name.removeprefix(prefix).lower(): value for name, value in environ.items() if name.startswith(prefix)}
+    return {name: value for name, value in names.items() if name in Settings.model_fields}
+
+
+def _from_pyproject(folder: pathlib.Path) -> dict[str, Any]:
+    for place in (folder, *folder.parents):
+        path = place / "pyproject.toml"
+        if path.is_file():
+            try:
+                document = tomllib.loads(path.read_text(encoding="utf-8"))
+            except ValueError as error:
+                raise RegistrationError(f"{path} is not valid TOML: {error}") from error
+            tools = cast("dict[str, Any]", document.get("tool", {}))
+            table = tools.get("seqtor", {})
+            if not isinstance(table, dict):
+                raise RegistrationError(f"{path}: [tool.seqtor] must be a table, got {table!r}")
+            return cast("dict[str, Any]", table)
+    return {}

@@ -1,0 +1,279 @@
+"""`Supervisor`: the facade that programs use.
+
+Owns registration, the checks of what users pass, and the verbs. Everything that runs is behind it, in `core`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
+from typing import Any, Self, TypeVar
+
+from seqtor.actors.dispatchers.contract import Dispatchers
+from seqtor.actors.dispatchers.threaded import ThreadedDispatchers
+from seqtor.actors.handlers import (
+    Handler,
+    Handlers,
+    event_time_of,
+    make_handler,
+    require_payload,
+    require_priority,
+    require_trigger_type,
+)
+from seqtor.actors.stores.contract import StoreRef, StoreSpec
+from seqtor.actors.submissions import Submission
+from seqtor.actors.transactions import current_transaction_or_none
+from seqtor.core import RunningSystem
+from seqtor.messages.errors import NotRunning, RegistrationError, UnknownTrigger, UseTransaction, WouldDeadlock
+from seqtor.messages.runs import ConflictReport, RunRecord, Stats
+from seqtor.messages.triggers import Priority, Trigger
+from seqtor.registry import Bundle, HandlerDecorator, Stores, deadline_seconds, execute_method_of
+from seqtor.settings import Settings, seconds
+from seqtor.snapshots import Snapshot
+
+__all__ = ["Supervisor"]
+
+TriggerT = TypeVar("TriggerT", bound=Trigger[Any])
+ResultT = TypeVar("ResultT")
+ViewT = TypeVar("ViewT")
+USE_TX_SUBMIT = (
+    "tx.submit(...) hands it in with the commit; until a release has it, return and let the caller of this run submit"
+)
+
+
+class Supervisor:
+    """A system: stores, handlers, and the actors that execute triggers in one total order.
+
+    `journal` is None or "memory:" in this release: everything is kept in memory. `settings` is a `Settings` or a
+    mapping of its fields. The constructor starts nothing. `dispatchers` makes the dispatchers at the start; tests pass
+    `SimulatedDispatchers(seed)` to run everything on one thread in a seeded order.
+
+    Raises RegistrationError for a journal or a setting that will not do.
+    """
+
+    def __init__(
+        self,
+        journal: str | None = None,
+        *,
+        name: str = "seqtor",
+        settings: Settings | Mapping[str, Any] | None = None,
+        dispatchers: Callable[[Settings], Dispatchers] | None = None,
+    ) -> None:
+        if journal not in (None, "memory:"):
+            raise RegistrationError(
+                f"journal {journal!r}: this release keeps everything in memory, write Supervisor(); paths and URLs come "
+                "with the journal (0.2)"
+            )
+        self.name = name
+        self.settings = Settings.load(settings)
+        self._make_dispatchers = dispatchers or (lambda loaded: ThreadedDispatchers(loaded.threads, name))
+        self._handlers = Handlers()
+        self._stores = Stores(self._seq_of)
+        self._running: RunningSystem | None = None
+        self._stopped = False
+
+    # Registration ----------------------------------------------------------------------------------------------------
+
+    def store(self, name: str, spec: StoreSpec[ViewT]) -> StoreRef[ViewT]:
+        """Register a store and return its reference, for `tx[ref]` and `snapshot[ref]`.
+
+        Raises RegistrationError if the name is taken, the recipe will not do, or the system has been started.
+        """
+        self._require_not_started("store")
+        return self._stores.add(name, spec)
+
+    @property
+    def stores(self) -> Mapping[str, StoreRef[Any]]:
+        """The registered stores by name."""
+        return MappingProxyType({ref.name: ref for ref in self._stores.refs})
+
+    def on(
+        self,
+        trigger_type: type[TriggerT],
+        *,
+        priority: Priority | None = None,
+        deadline: float | datetime.timedelta | None = None,
+    ) -> HandlerDecorator[TriggerT]:
+        """Register the function below as the handler of a trigger type; sync or async, called with (trigger, tx).
+
+        `priority` is the default for this type. `deadline` is the handler time of one attempt; after it the run ends
+        with `DeadlineExceeded`. Raises RegistrationError for a wrong signature, a second handler, a mutable payload.
+        """
+        require_trigger_type(trigger_type)
+        return HandlerDecorator(lambda function: self._register(trigger_type, function, priority, deadline))
+
+    def include(self, bundle: Bundle) -> None:
+        """Take over the registrations of a bundle."""
+        if not isinstance(bundle, Bundle):
+            raise RegistrationError(f"include() takes a Bundle, got {bundle!r}")
+        for trigger_type, function, options in bundle.registrations:
+            self._register(trigger_type, function, options["priority"], options["deadline"])
+
+    def _register(
+        self,
+        trigger_type: type[Trigger[Any]],
+        function: Any,
+        priority: Priority | None,
+        deadline: float | datetime.timedelta | None,
+    ) -> None:
+        self._require_not_started("on")
+        deadline_s = deadline_seconds(deadline, self.settings.deadline)
+        self._handlers.add(make_handler(trigger_type, function, priority=priority, deadline_s=deadline_s))
+
+    def _require_not_started(self, verb: str) -> None:
+        if self._running is not None or self._stopped:
+            raise RegistrationError(f"{verb}() comes before the start: register everything, then start the system")
+
+    # Life ------------------------------------------------------------------------------------------------------------
+
+    def start(self) -> Self:
+        """Start the actors in order and wait until they are ready.
+
+        Raises RegistrationError if a store cannot recover, NotRunning if the system was stopped before.
+        """
+        if self._stopped:
+            raise NotRunning(f"{self.name!r} was stopped: a system lives once, make a new Supervisor")
+        if self._running is not None:
+            raise RegistrationError(f"{self.name!r} runs already")
+        dispatchers = self._make_dispatchers(self.settings)
+        self._running = RunningSystem(self.name, self.settings, tuple(self._stores.refs), dispatchers)
+        return self
+
+    def stop(self, grace: float | datetime.timedelta | None = None) -> None:
+        """Refuse new work, let what was accepted end within `grace`, stop the actors in reverse order.
+
+        What has not ended by then is answered with `NotRunning`. Stopping twice changes nothing. Raises WouldDeadlock
+        inside a handler.
+        """
+        self._refuse_inside_handler("stop", WouldDeadlock, "stop the system from outside")
+        if self._running is None:
+            self._stopped = True
+            return
+        self._stopped = True
+        self._running.stop(self.settings.stop_grace if grace is None else seconds(grace, "grace"))
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    async def __aenter__(self) -> Self:
+        return await asyncio.to_thread(self.start)
+
+    async def __aexit__(self, *_: object) -> None:
+        await asyncio.to_thread(self.stop)
+
+    # Verbs -----------------------------------------------------------------------------------------------------------
+
+    def submit(self, trigger: Trigger[ResultT], *, priority: Priority | None = None) -> Submission[ResultT]:
+        """Hand a trigger in; thread-safe, never blocks.
+
+        Raises UnknownTrigger, TypeError for a payload that is mutable or cannot be serialised, `Overloaded` when the
+        queue is full, NotRunning before the start and after the stop, UseTransaction inside a handler.
+        """
+        self._refuse_inside_handler("submit", UseTransaction, USE_TX_SUBMIT)
+        return self._require_running().submit([self._prepare(trigger, priority)])[0]
+
+    def submit_many(
+        self, triggers: Iterable[Trigger[ResultT]], *, priority: Priority | None = None
+    ) -> list[Submission[ResultT]]:
+        """Hand a batch in, in order: all of them, or none if one is refused. Raises what `submit` raises."""
+        self._refuse_inside_handler("submit_many", UseTransaction, USE_TX_SUBMIT)
+        if isinstance(triggers, Trigger):
+            raise TypeError("submit_many() takes an iterable of triggers; hand a single one in with submit()")
+        return self._require_running().submit([self._prepare(trigger, priority) for trigger in triggers])
+
+    def tell(self, trigger: Trigger[Any], *, priority: Priority | None = None) -> None:
+        """Hand a trigger in and forget it. Raises what `submit` raises."""
+        self._refuse_inside_handler("tell", UseTransaction, USE_TX_SUBMIT)
+        self._require_running().submit([self._prepare(trigger, priority)])
+
+    def ask(
+        self,
+        trigger: Trigger[ResultT],
+        *,
+        timeout: float | datetime.timedelta | None = None,
+        priority: Priority | None = None,
+    ) -> ResultT:
+        """Hand a trigger in and wait for its result.
+
+        Raises what `submit` and `Submission.result` raise; after a TimeoutError the run goes on. Raises WouldDeadlock
+        inside a handler.
+        """
+        self._refuse_inside_handler(
+            "ask", WouldDeadlock, f"return first and let the asked trigger do what depends on it ({USE_TX_SUBMIT})"
+        )
+        if timeout is not None:
+            timeout = seconds(timeout, "timeout")  # Before anything is handed in.
+        return self.submit(trigger, priority=priority).result(timeout)
+
+    def snapshot(self) -> Snapshot:
+        """All stores at the newest durable seq: consistent, immutable, without waiting."""
+        return Snapshot(self._require_running().newest(), tuple(self._stores.refs))
+
+    # Queries ---------------------------------------------------------------------------------------------------------
+
+    def stats(self) -> Stats:
+        """The system's figures at this moment; after the stop, those of the stop."""
+        return self._require_running().stats()
+
+    def record(self, seq: int) -> RunRecord:
+        """What is known of the run at `seq`. Raises LookupError for a seq that was not given yet or is forgotten."""
+        if isinstance(seq, bool) or not isinstance(seq, int):
+            raise TypeError(f"record() takes a seq (an int from 1), got {seq!r}")
+        found = self._require_running().record(seq)
+        if found is None:
+            raise LookupError(
+                f"there is no record of seq {seq}: seqs start at 1; it was not given yet, or is older than the "
+                f"{self.settings.records_max} records that are kept (records_max)"
+            )
+        return found
+
+    def conflicts(self) -> ConflictReport:
+        """Hottest keys, handler pairs that collide, executions wasted; of runs that have ended."""
+        return self._require_running().conflicts()
+
+    # What was passed -------------------------------------------------------------------------------------------------
+
+    def _prepare(
+        self, trigger: Trigger[Any], priority: Priority | None
+    ) -> tuple[Trigger[Any], Handler, int, float | None]:
+        handler = self._handler_of(trigger)
+        if handler.unknown_fields:
+            require_payload(trigger, handler)
+        own_time = event_time_of(trigger) if handler.has_event_time else None
+        chosen = handler.priority if priority is None else int(require_priority(priority, TypeError))
+        return trigger, handler, chosen, own_time
+
+    def _handler_of(self, trigger: Trigger[Any]) -> Handler:
+        try:
+            return self._handlers.of(trigger)
+        except UnknownTrigger:
+            function = execute_method_of(type(trigger)) if isinstance(trigger, Trigger) else None
+            if function is None:
+                raise
+        handler = make_handler(type(trigger), function, deadline_s=self.settings.deadline)
+        return self._handlers.add_once(handler)
+
+    def _require_running(self) -> RunningSystem:
+        if self._running is None:
+            fate = "was stopped" if self._stopped else "is not started: with system: ... or system.start()"
+            raise NotRunning(f"{self.name!r} {fate}")
+        return self._running
+
+    def _refuse_inside_handler(self, verb: str, error: type[UseTransaction | WouldDeadlock], instead: str) -> None:
+        transaction = current_transaction_or_none()
+        if transaction is not None and self._running is not None and transaction.intake is self._running.intake:
+            raise error(
+                f"system.{verb}() inside the handler of {transaction.trigger_name} (seq {transaction.seq}): {instead}"
+            )
+
+    def _seq_of(self, store: int) -> int:
+        return 0 if self._running is None else self._running.seq_of(store)
+
+    def __repr__(self) -> str:
+        state = "stopped" if self._stopped else "running" if self._running is not None else "not started"
+        return f"<Supervisor {self.name!r} {state}>"

@@ -1,0 +1,33 @@
+"""Many colliding triggers per system: the state after every seq, results and errors are those of the serial order."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from tests.properties.execution import run_simulated, run_threaded
+from tests.simulation.dense import dense_case
+
+FACTOR = float(os.environ.get("SEQTOR_EXAMPLES", "1"))
+SEEDS_PER_TEST = 25
+
+
+@pytest.mark.parametrize("first", range(0, int(500 * FACTOR), SEEDS_PER_TEST))
+def test_dense_programs_under_seeds_from(first: int) -> None:
+    for seed in range(first, first + SEEDS_PER_TEST):
+        try:
+            run_simulated(dense_case(seed), seed)
+        except Exception as error:
+            error.add_note(f"seed {seed}")
+            raise
+
+
+@pytest.mark.parametrize("first", range(0, int(150 * FACTOR), SEEDS_PER_TEST))
+def test_dense_programs_on_real_threads_from(first: int) -> None:
+    for seed in range(first, first + SEEDS_PER_TEST):
+        try:
+            run_threaded(dense_case(1_000_000 + seed))
+        except Exception as error:
+            error.add_note(f"case {1_000_000 + seed}")
+            raise

@@ -1,0 +1,41 @@
+"""One integer gives one execution, down to every step, in every process."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.simulation.trace import traced
+
+ROOT = Path(__file__).parents[2]
+SEEDS = 40
+
+
+def trace_hashes(hash_seed: str) -> list[str]:
+    """The hashes of the traces, from a process with this hash seed."""
+    ran = subprocess.run(
+        [sys.executable, "-W", "error", "-m", "tests.simulation.trace", "0", str(SEEDS)],
+        env={**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])},
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=ROOT,
+    )
+    return ran.stdout.splitlines()
+
+
+def test_the_same_seed_gives_the_same_trace_in_every_process_whatever_its_hash_seed() -> None:
+    first = trace_hashes("1")
+    assert len(first) == 2 * SEEDS
+    assert first == trace_hashes("2")
+
+
+def test_the_same_seed_gives_the_same_trace_twice_in_one_process() -> None:
+    for seed in range(5):
+        assert traced(seed) == traced(seed)
+
+
+def test_another_seed_gives_another_trace() -> None:
+    assert len({tuple(traced(seed)) for seed in range(5)}) == 5

@@ -1,0 +1,95 @@
+"""Mistakes that the type checkers must report. Read by them, never executed.
+
+Each line with a mistake carries the comment that silences it, so this file itself is clean; a comment that silences
+nothing is reported. `test_types.py` takes the comments away and counts the reports.
+"""
+# pyright: reportUnnecessaryTypeIgnoreComment=true
+
+from __future__ import annotations
+
+from seqtor import Collection, Document, Priority, Record, Supervisor, Transaction, Trigger
+
+
+class Account(Record):
+    """A stored record."""
+
+    balance: int = 0
+
+
+class Board(Record):
+    """A document."""
+
+    title: str = ""
+
+
+class Transfer(Trigger[int]):
+    """A trigger."""
+
+    amount: int
+
+
+class Note(Trigger[str]):
+    """Another trigger."""
+
+    text: str
+
+
+system = Supervisor()
+accounts = system.store("accounts", Collection(Account))
+board = system.store("board", Document(Board))
+
+# What is frozen cannot be assigned to.
+account = Account(balance=3)
+account.balance = 4  # type: ignore[misc]
+trigger = Transfer(amount=3)
+trigger.amount = 4  # type: ignore[misc]
+system.snapshot()[accounts]["alice"].balance = 5  # type: ignore[misc]
+
+# Models are made by keyword, of fields that they have, with values that fit.
+Account(3)  # type: ignore[call-arg]
+Account(balanse=3)  # type: ignore[call-arg]
+Account(balance="3")  # type: ignore[arg-type]
+Transfer()  # type: ignore[call-arg]
+
+
+# A handler takes its trigger and a transaction.
+@system.on(Transfer)  # type: ignore[arg-type]
+def takes_another_trigger(trigger: Note, tx: Transaction) -> int:
+    return 1
+
+
+@system.on(Transfer)  # type: ignore[arg-type]
+def takes_no_transaction(trigger: Transfer) -> int:
+    return 1
+
+
+@system.on(Transfer)  # type: ignore[arg-type]
+def takes_something_else(trigger: Transfer, tx: int) -> int:
+    return tx
+
+
+system.on(Account)  # type: ignore[type-var]
+system.on(Transfer, priority="high")  # type: ignore[arg-type]
+system.on(Transfer, priorty=Priority.HIGH)  # type: ignore[call-arg]
+
+
+@system.on(Transfer)
+def transfer(trigger: Transfer, tx: Transaction) -> int:
+    tx[accounts]["alice"] = 3  # type: ignore[assignment]
+    tx[accounts][3] = Account()  # type: ignore[index]
+    tx[accounts]["alice"].balanse  # type: ignore[attr-defined]  # noqa: B018
+    tx[board].fields.titel  # type: ignore[attr-defined]  # noqa: B018
+    tx[board].fields.title = "x"  # type: ignore[misc]
+    tx[board].set(Account())  # type: ignore[arg-type]
+    tx["accounts"]  # type: ignore[index]
+    return trigger.amount
+
+
+# What is asked for has the type that its trigger promises.
+name: str = system.ask(Transfer(amount=3))  # type: ignore[assignment]
+text: int = system.submit(Note(text="x")).result()  # type: ignore[assignment]
+system.ask("transfer")  # type: ignore[arg-type]
+_ = system.submit(Account())  # type: ignore[arg-type]
+transfer("x", 3)  # type: ignore[arg-type]
+
+Collection(int)  # type: ignore[type-var]

@@ -1,0 +1,233 @@
+"""A program as a user writes it, with what the type checkers must infer. Read by them, never executed."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from typing import Any, assert_type
+
+from pydantic import BaseModel
+
+from seqtor import (
+    Access,
+    Bundle,
+    Collection,
+    CollectionView,
+    CommitIntent,
+    ConflictReport,
+    Document,
+    DocumentView,
+    Priority,
+    Record,
+    Rejected,
+    RunRecord,
+    Settings,
+    Snapshot,
+    State,
+    Stats,
+    StoreActor,
+    StoreRef,
+    Submission,
+    Supervisor,
+    Transaction,
+    Trigger,
+    current_transaction,
+)
+from seqtor.actors import Checkpoint, Commit, StoreSpec, Write
+
+
+class Account(Record):
+    """An immutable pydantic model kept in a store."""
+
+    balance: int = 0
+    owner: str | None = None
+
+
+class Board(BaseModel):
+    """A mutable pydantic model kept in a document."""
+
+    title: str = ""
+    names: list[str] = []
+
+
+class Transfer(Trigger[int]):
+    """An immutable pydantic message; its result is an int."""
+
+    source: str
+    target: str
+    amount: int
+
+
+class Note(Trigger):
+    """A trigger that promises nothing about its result."""
+
+    text: str
+    priority = Priority.HIGH
+
+    @property
+    def event_time(self) -> datetime.datetime:
+        return datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
+
+
+class Count(Trigger[list[str]]):
+    """Carries its own work."""
+
+    prefix: str = ""
+
+    async def execute(self, tx: Transaction) -> list[str]:
+        return [key for key, _ in tx[accounts].scan(prefix=self.prefix)]
+
+
+# A user's own store -----------------------------------------------------------------------------------------------
+
+
+class LedgerView:
+    """What `tx[ledger]` returns."""
+
+    def __init__(self, access: Access[dict[str, int]]) -> None:
+        self._access = access
+
+    def total(self) -> int:
+        return sum(self._access.state.values())
+
+
+class Ledger(StoreActor[dict[str, int], LedgerView]):
+    """Integers by key."""
+
+    dispatcher = "core"
+
+    def __init__(self, limit: int = 9) -> None:
+        self._limit = limit
+
+    def recover(self, checkpoint: Checkpoint | None) -> dict[str, int]:
+        return {}
+
+    def validate(self, old: dict[str, int], new: dict[str, int], commit: Commit) -> None:
+        if len(new) > self._limit:
+            raise Rejected("full", limit=self._limit)
+
+    @staticmethod
+    def fold(state: dict[str, int], writes: Sequence[Write]) -> dict[str, int]:
+        return {**state, **{write.key: write.op for write in writes}}
+
+    @staticmethod
+    def view(access: Access[dict[str, int]]) -> LedgerView:
+        return LedgerView(access)
+
+
+# Registration -----------------------------------------------------------------------------------------------------
+
+system = Supervisor(settings={"max_queued": 100})
+assert_type(
+    Supervisor(settings=Settings(deadline=datetime.timedelta(minutes=1), max_queued=3)).settings.deadline, float
+)
+
+accounts = system.store("accounts", Collection(Account, initial={"alice": Account(balance=100)}))
+board = system.store("board", Document(Board, invariants=[lambda board: len(board.names) < 10]))
+ledger = system.store("ledger", Ledger.spec(limit=9))
+assert_type(accounts, StoreRef[CollectionView[Account]])
+assert_type(board, StoreRef[DocumentView[Board]])
+assert_type(Ledger.spec(limit=9), StoreSpec[LedgerView])
+assert_type(ledger, StoreRef[LedgerView])
+assert_type(system.stores["accounts"], StoreRef[Any])
+
+
+@system.on(Transfer, priority=Priority.URGENT, deadline=datetime.timedelta(seconds=5))
+def transfer(trigger: Transfer, tx: Transaction) -> int:
+    book = tx[accounts]
+    assert_type(book, CollectionView[Account])
+    assert_type(book["alice"], Account)
+    assert_type(tx[accounts]["alice"].balance, int)
+    assert_type(book.get("alice"), Account | None)
+    assert_type(book.get("alice", Account()), Account)
+    assert_type(book.get("alice", 3), Account | int)
+    assert_type(book.pop("alice"), Account)
+    assert_type(book.setdefault("alice", Account()), Account)
+    assert_type(list(book), list[str])
+    assert_type(list(book.items()), list[tuple[str, Account]])
+    assert_type(list(book.values()), list[Account])
+    assert_type(book.scan(prefix="a"), Iterator[tuple[str, Account]])
+    assert_type(len(book), int)
+    assert_type("alice" in book, bool)
+    assert_type(book["alice"].replace(balance=3), Account)
+    book["bob"] = Account(balance=1)
+    book.increment("bob", balance=5)
+    del book["bob"]
+
+    assert_type(tx[board].value, Board)
+    assert_type(tx[board].fields.title, str)
+    assert_type(tx[board].fields.names, list[str])
+    tx[board].update(title="x")
+    tx[board].set(Board(title="x"))
+
+    assert_type(tx[ledger], LedgerView)
+    assert_type(tx[ledger].total(), int)
+    assert_type(tx.peek(accounts)["alice"], Account)
+    assert_type(tx.peek(board).fields.title, str)
+    assert_type(tx.changed(accounts, "alice"), bool)
+    assert_type(tx.read(accounts), tuple[int, Any])
+    assert_type(tx.prepare_commit(accounts, 3, {}), CommitIntent)
+    assert_type(tx.now, datetime.datetime)
+    assert_type(tx.random.random(), float)
+    assert_type(tx.uuid4().hex, str)
+    assert_type(tx.attempt, int)
+    assert_type(current_transaction(), Transaction)
+    if book["alice"].balance < trigger.amount:
+        raise Rejected("insufficient funds", "poor", balance=book["alice"].balance)
+    return book["alice"].balance
+
+
+# The decorator returns the function as it was: it can be called and tested like any other.
+assert_type(transfer, Callable[[Transfer, Transaction], int])
+
+bundle = Bundle()
+
+
+@bundle.on(Note)
+async def note(trigger: Note, tx: Transaction) -> str:
+    return trigger.text
+
+
+system.include(bundle)
+
+
+# Use --------------------------------------------------------------------------------------------------------------
+
+
+def use() -> None:
+    moved = Transfer(source="alice", target="bob", amount=5)
+    with system as entered:
+        assert_type(entered, Supervisor)
+        assert_type(system.ask(moved, timeout=5), int)
+        assert_type(system.ask(Count(prefix="a")), list[str])
+        assert_type(system.ask(Note(text="x")), Any)
+        submission = system.submit(moved, priority=Priority.LOW)
+        _ = assert_type(submission, Submission[int])
+        assert_type(submission.result(3), int)
+        assert_type(submission.seq, int | None)
+        assert_type(submission.state, State)
+        assert_type(submission.id, str)
+        assert_type(system.submit_many([moved, moved]), list[Submission[int]])
+        system.tell(moved)
+        snapshot = system.snapshot()
+        assert_type(snapshot, Snapshot)
+        assert_type(snapshot.seq, int)
+        assert_type(snapshot[accounts]["alice"], Account)
+        assert_type(snapshot[board].fields.title, str)
+        assert_type(snapshot[ledger].total(), int)
+        assert_type(system.stats(), Stats)
+        assert_type(system.stats().state_counts[State.COMMITTED], int)
+        assert_type(system.record(1), RunRecord)
+        assert_type(system.record(1).error, str | None)
+        assert_type(system.conflicts(), ConflictReport)
+    assert_type(Supervisor().start(), Supervisor)
+    system.stop(grace=datetime.timedelta(seconds=1))
+
+
+async def use_async() -> AsyncIterator[int]:
+    async with system as entered:
+        assert_type(entered, Supervisor)
+        submission = system.submit(Transfer(source="alice", target="bob", amount=5))
+        assert_type(await submission, int)
+        assert_type(await system.submit(Count()), list[str])
+        yield await submission
