@@ -1,0 +1,1 @@
+"""The journal: the durable log of accepted triggers and commits, the only source of truth."""
