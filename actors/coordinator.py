@@ -7,7 +7,9 @@ is answered; every submission that was sequenced is completed exactly once; reco
 
 from __future__ import annotations
 
-from collections import Counter
+import heapq
+import itertools
+from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
@@ -19,9 +21,12 @@ from seqtor.actors.mailbox import Mailbox
 from seqtor.actors.runs import AsyncRun, Run, RunContext, SyncRun
 from seqtor.actors.submissions import Submission
 from seqtor.messages.commits import AttemptCrashed, EndedRun
+from seqtor.messages.effects import CarryOut
 from seqtor.messages.errors import HandlerFailed, Rejected
+from seqtor.messages.journal import AwaitDurable, RunsDurable
 from seqtor.messages.lifecycle import ActorCrashed, Drain, Drained
 from seqtor.messages.runs import (
+    AcceptTriggers,
     AttemptConflict,
     ConflictReport,
     GetConflicts,
@@ -44,20 +49,33 @@ class Coordinator(Actor):
     """Spawns runs, keeps their records, answers their callers."""
 
     receives: ClassVar[tuple[type, ...]] = (
-        RunsSequenced, RunsEnded, ReplaceRun, ActorCrashed, GetStats, GetRecord, GetConflicts, Drain,
+        RunsSequenced, RunsEnded, RunsDurable, AwaitDurable, ReplaceRun, ActorCrashed, GetStats, GetRecord,
+        GetConflicts, Drain,
     )  # fmt: skip
 
-    def __init__(self, context: RunContext, records_max: int) -> None:
+    def __init__(
+        self, context: RunContext, records_max: int, committed_through: int = 0, *, answers_at_once: bool = True
+    ) -> None:
         super().__init__()
         self._context = context
         self._records_max = records_max
         self._known: dict[int, Submission[Any]] = {}
-        self._oldest = 1
-        self._ended_through = 0
+        self._oldest = committed_through + 1
+        self._ended_through = committed_through
+        self._durable_through = committed_through
+        self._answers_at_once = answers_at_once
+        self._undurable: deque[EndedRun] = deque()
+        self._drains: list[Any] = []
+        self._awaited: list[tuple[int, int, Any]] = []  # (seq, order of asking, future), the lowest seq first.
+        self._count = itertools.count()
+        self._released = False
         self._state_counts: Counter[State] = Counter()
         self._executions = 0
         self._wasted = 0
         self._conflicts = 0
+        self.sequencer: Mailbox
+        self.effects: Mailbox
+        self.may_run: Callable[[tuple[Submission[Any], ...]], tuple[Submission[Any], ...]]
         self._hot_keys: Counter[tuple[str, str]] = Counter()
         self._pairs: Counter[tuple[str, str]] = Counter()
 
@@ -72,6 +90,8 @@ class Coordinator(Actor):
                 require(False, "every seq is given once", seq=seq)
             known[seq] = submission
             submission.sequenced_at = message.sequenced_at
+            if submission.origin is not None and submission.origin.now is not None:
+                submission.sequenced_at = submission.origin.now
             submission.run = run = self._make(submission)
             (begin_on_loop if submission.handler.is_async else begin_on_pool).append(run.prepare())
         if begin_on_pool:
@@ -81,6 +101,7 @@ class Coordinator(Actor):
 
     def on_runs_ended(self, message: RunsEnded) -> None:
         known = self._known
+        answers_at_once, undurable = self._answers_at_once, self._undurable
         committed = executions = 0
         for ended in message.runs:
             submission = known[ended.seq]
@@ -100,18 +121,58 @@ class Coordinator(Actor):
                 self._count_conflicts(submission, ended)
             if ended.state is State.COMMITTED:
                 committed += 1
-                submission.complete(State.COMMITTED, ended.result)
+                submission.settle(State.COMMITTED, ended.result)
             else:
                 self._state_counts[ended.state] += 1
                 if ended.error is not None and ended.error.__traceback__ is not None:
                     run.release()
                 self._log(submission, ended)
-                submission.complete(ended.state, _error_maker(submission, ended))
+                submission.settle(ended.state, _error_maker(submission, ended))
+            if answers_at_once:
+                submission.answer()
+                if ended.released is not None:
+                    self._release(ended)
+            else:
+                undurable.append(ended)
+        if self._awaited:
+            self._answer_awaited()
         self._state_counts[State.COMMITTED] += committed
         self._executions += executions
         while len(known) > self._records_max and self._oldest <= self._ended_through:
             known.pop(self._oldest, None)
             self._oldest += 1
+
+    def on_runs_durable(self, message: RunsDurable) -> None:
+        """Answer and release what is on disk now."""
+        undurable, through = self._undurable, message.through
+        self._durable_through = max(self._durable_through, through)
+        self._context.board.become_durable(through)
+        while undurable and undurable[0].seq <= through:
+            ended = undurable.popleft()
+            ended.submission.answer()
+            if ended.released is not None:
+                self._release(ended)
+        self._answer_awaited()
+        self._drain_when_answered()
+
+    def on_await_durable(self, message: AwaitDurable) -> None:
+        heapq.heappush(self._awaited, (message.seq, next(self._count), message.reply_to))
+        self._answer_awaited()
+
+    def _answer_awaited(self) -> None:
+        through = self._ended_through if self._answers_at_once else self._durable_through
+        while self._awaited and self._awaited[0][0] <= through:
+            heapq.heappop(self._awaited)[2].set(None)
+
+    def _release(self, ended: EndedRun) -> None:
+        """Hand on what a commit released, now that it is durable."""
+        released = ended.released
+        if ended.state is State.COMMITTED and released is not None:
+            if released.submissions:
+                self._released = True
+                self.sequencer.tell(AcceptTriggers(submissions=self.may_run(released.submissions), bypasses=True))
+            if released.effects:
+                self.effects.tell(CarryOut(seq=ended.seq, effects=released.effects))
 
     def on_replace_run(self, message: ReplaceRun) -> None:
         submission = self._known[message.seq]
@@ -129,10 +190,24 @@ class Coordinator(Actor):
             run = submission.run
             if run is not None and run.actor_urn == message.urn:
                 attempt = max(1, run.attempt)
-                self._context.committer.tell(AttemptCrashed(seq=seq, attempt=attempt, error=message.error))
+                self._context.committer.tell(
+                    AttemptCrashed(submission=submission, seq=seq, attempt=attempt, error=message.error)
+                )
 
     def on_drain(self, message: Drain) -> None:
-        message.reply_to.set(Drained())
+        self._drains.append(message.reply_to)
+        self._drain_when_answered()
+
+    def _drain_when_answered(self) -> None:
+        if not self._drains or self._undurable:
+            return
+        drains, self._drains = self._drains, []
+        for reply_to in drains:
+            if self._released:  # What was submitted by commits has yet to run.
+                self.sequencer.tell(Drain(reply_to=reply_to))
+            else:
+                reply_to.set(Drained())
+        self._released = False
 
     def give_up(
         self,
@@ -150,11 +225,17 @@ class Coordinator(Actor):
                 submission.handler_s = 0.0
                 submission.error = make_error()
                 submission.conflicts = conflicts_of(seq)
-                submission.complete(State.ABORTED, make_error)
+                submission.settle(State.ABORTED, make_error)
+                submission.answer()
                 self._state_counts[State.ABORTED] += 1
                 self._ended_through = seq
+        for ended in self._undurable:  # Decided, but nobody knows whether it is on disk.
+            ended.submission.settle(State.ABORTED, make_error)
+            ended.submission.answer()
+        self._undurable.clear()
         for submission in unsequenced:
-            submission.complete(State.ABORTED, make_error)
+            submission.settle(State.ABORTED, make_error)
+            submission.answer()
         self._state_counts[State.ABORTED] += len(unsequenced)
 
     def _make(self, submission: Submission[Any]) -> Run:
@@ -209,7 +290,7 @@ class Coordinator(Actor):
             current_seq=message.current_seq,
             next_commit_seq=message.committed_through + 1,
             committed_through=message.committed_through,
-            durable_through=message.committed_through,
+            durable_through=message.committed_through if self._answers_at_once else self._durable_through,
             queued=message.queued,
             in_flight=in_flight,
             pending_commits=message.pending_commits,
@@ -226,14 +307,14 @@ class Coordinator(Actor):
             seq=message.seq,
             id=submission.id,
             trigger=submission.trigger,
-            state=submission.state,
+            state=submission.ended_as or submission.state,
             attempts=submission.attempts if run is None else max(1, run.attempt),
             error=None if error is None else _text(error),
             conflicts=submission.conflicts if run is None else message.conflicts,
             blocked_by=None if run is None else message.blocked_by,
             caused_by=(),
             causes=(),
-            durable=run is None,
+            durable=submission.done,
             submitted_at=submission.submitted_at,
             sequenced_at=submission.sequenced_at,
             committed_at=submission.ended_at if run is None else None,

@@ -39,7 +39,7 @@ class Handler:
     """A trigger type, the function that does its work, and its options."""
 
     __slots__ = ("deadline_s", "function", "has_event_time", "is_async", "name", "number", "priority", "trigger_type",
-                 "unknown_fields")  # fmt: skip
+                 "unknown_fields", "version")  # fmt: skip
 
     def __init__(
         self,
@@ -48,8 +48,10 @@ class Handler:
         *,
         priority: Priority | None,
         deadline_s: float,
+        version: int = 1,
     ) -> None:
         self.trigger_type = trigger_type
+        self.version = version
         self.function = function
         self.name = trigger_type.trigger_name
         self.number = 0
@@ -108,6 +110,10 @@ class Handlers:
                 self.add(handler)
                 known = handler
             return known
+
+    def named(self, name: str) -> Handler:
+        """The handler of the trigger type with this name. Raises KeyError."""
+        return self._by_name[name]
 
     def of(self, trigger: Any) -> Handler:
         """The handler of a trigger. Raises UnknownTrigger, saying what is registered."""

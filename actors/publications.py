@@ -36,12 +36,25 @@ class Board:
     have read so far when another run stalls. Runs add themselves; the committer removes them.
     """
 
-    __slots__ = ("epoch", "executing", "newest")
+    __slots__ = ("_durable", "epoch", "executing", "newest")
 
-    def __init__(self, states: tuple[Any, ...], epoch: int) -> None:
-        self.newest = Publication(0, 0, states, {})
+    def __init__(self, states: tuple[Any, ...], epoch: int, seq: int = 0, *, journaled: bool = False) -> None:
+        self.newest = Publication(0, seq, states, {})
+        self._durable = self.newest if journaled else None  # Whoever holds a publication holds all after it.
         self.epoch = epoch
         self.executing: dict[int, Any] = {}
+
+    def become_durable(self, seq: int) -> None:
+        """Note that everything through `seq` is on disk. Only the coordinator calls this."""
+        durable = self.durable
+        while durable.next is not None and durable.next.seq <= seq:
+            durable = durable.next
+        self._durable = durable
+
+    @property
+    def durable(self) -> Publication:
+        """The newest publication of which everything is on disk; in memory, the newest."""
+        return self._durable or self.newest
 
     def publish(self, seq: int, states: tuple[Any, ...], writes: Mapping[int, Collection[str]]) -> Publication:
         """Make states visible. Only the committer calls this, so the index rises by one."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import threading
+from collections.abc import Callable
 from typing import Any, ClassVar, cast
 
 import pykka
@@ -23,6 +24,7 @@ from seqtor.actors.clock import Clock
 from seqtor.actors.dispatchers.contract import AttemptDispatcher, Cancellable, LoopDispatcher
 from seqtor.actors.handlers import PLAIN, require_serialisable
 from seqtor.actors.mailbox import Mailbox
+from seqtor.actors.outbox import Outbox
 from seqtor.actors.publications import Board, Publication
 from seqtor.actors.stores.contract import StoreRef
 from seqtor.actors.submissions import Submission
@@ -40,7 +42,7 @@ EXECUTE_FIRST = ExecuteRun(attempt=1)
 class RunContext:
     """What all runs of one system share."""
 
-    __slots__ = ("async_reads", "board", "clock", "committer", "loop", "parent", "pool", "stores")
+    __slots__ = ("async_reads", "board", "clock", "committer", "loop", "make_outbox", "parent", "pool", "stores")
 
     def __init__(
         self,
@@ -52,7 +54,9 @@ class RunContext:
         loop: LoopDispatcher,
         stores: tuple[StoreRef[Any], ...],
         async_reads: AsyncReads,
+        make_outbox: Callable[[Submission[Any]], Outbox],
     ) -> None:
+        self.make_outbox = make_outbox
         self.board = board
         self.clock = clock
         self.committer = committer
@@ -184,10 +188,11 @@ class Run(Actor):
         self, transaction: Transaction, accesses: tuple[StoreAccess, ...], outcome: State, result: Any,
         error: BaseException | None, handler_s: float,
     ) -> None:  # fmt: skip
-        context = self.context
+        context, submission = self.context, self.submission
         intent = (
-            self.actor_inbox, self.seq, transaction.attempt, context.board.epoch, transaction._snapshot.seq, outcome,
-            accesses, result, error, handler_s, self.submission.handler.deadline_s,
+            self.actor_inbox, submission, self.seq, transaction.attempt, context.board.epoch,
+            transaction._snapshot.seq, self.first_snapshot.seq, outcome, accesses, transaction.released,
+            result, error, handler_s, submission.handler.deadline_s,
         )  # fmt: skip
         # Past the named tuple's own constructor: one for every attempt, at half the price.
         context.committer.put(tuple.__new__(CommitRun, intent))

@@ -11,8 +11,9 @@ import contextlib
 import datetime
 import threading
 from collections.abc import Callable, Generator
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
+from seqtor.actors.futures import ReplyFuture
 from seqtor.actors.transactions import current_transaction_or_none
 from seqtor.messages.errors import WouldDeadlock
 from seqtor.messages.runs import AttemptConflict, State
@@ -22,22 +23,35 @@ if TYPE_CHECKING:
     from seqtor.actors.runs import Run
     from seqtor.messages.triggers import Trigger
 
-__all__ = ["Intake", "Submission"]
+__all__ = ["Intake", "Origin", "Submission", "require_key"]
 
 ResultT_co = TypeVar("ResultT_co", covariant=True)
 
 
+class Origin(NamedTuple):
+    """What is special about a submission: its run id if it is no new one, its key, the run that caused it.
+
+    `now` is the run's `tx.now` if an answer of a call was recorded under it before a restart.
+    """
+
+    id: str | None = None
+    key: str | None = None
+    cause: str | None = None
+    now: float | None = None
+
+
 class Intake:
-    """What all submissions of one system share: the prefix of their run ids, and how to wait.
+    """What all submissions of one system share: the prefix of their run ids, how to wait, and how to be made durable.
 
     `gone` makes the error of everyone whose run will not end any more; None while the system lives.
     """
 
-    __slots__ = ("driver", "gone", "id_prefix", "waited_for", "waiting_lock")
+    __slots__ = ("driver", "flush", "gone", "id_prefix", "waited_for", "waiting_lock")
 
-    def __init__(self, id_prefix: int, driver: Any) -> None:
+    def __init__(self, id_prefix: str, driver: Any, flush: Callable[[Submission[Any], ReplyFuture], None]) -> None:
         self.id_prefix = id_prefix
         self.driver = driver
+        self.flush = flush
         self.gone: Callable[[], BaseException] | None = None
         self.waited_for: set[Submission[Any]] = set()
         self.waiting_lock = threading.Lock()
@@ -49,7 +63,8 @@ class Intake:
         with self.waiting_lock:  # Who comes to wait after this finds `gone`.
             left = list(self.waited_for)
         for submission in left:
-            submission.complete(State.ABORTED, self.gone)
+            submission.settle(State.ABORTED, self.gone)
+            submission.answer()
 
 
 class Submission(Generic[ResultT_co]):
@@ -68,11 +83,13 @@ class Submission(Generic[ResultT_co]):
         "arrival",
         "attempts",
         "conflicts",
+        "ended_as",
         "ended_at",
         "error",
         "event_time",
         "handler",
         "handler_s",
+        "origin",
         "priority",
         "run",
         "seq",
@@ -91,7 +108,7 @@ class Submission(Generic[ResultT_co]):
 
     def __init__(
         self, intake: Intake, arrival: int, trigger: Trigger[ResultT_co], handler: Handler, priority: int,
-        event_time: float, submitted_at: float,
+        event_time: float, submitted_at: float, origin: Origin | None = None,
     ) -> None:  # fmt: skip
         self._intake = intake
         self._state: State | None = None  # How the run ended; None until then.
@@ -103,13 +120,21 @@ class Submission(Generic[ResultT_co]):
         self.priority = priority
         self.event_time = event_time
         self.submitted_at = submitted_at
+        self.origin = origin
         self.seq: int | None = None
+        self.ended_as: State | None = None  # Known before it is answered: an answer waits until it is durable.
         self.run: Run | None = None
 
     @property
     def id(self) -> str:
         """The run id: the identity of this run before and after it has a seq."""
-        return f"{self._intake.id_prefix:016x}-{self.arrival:08x}"
+        origin = self.origin
+        return f"{self._intake.id_prefix}-{self.arrival}" if origin is None or origin.id is None else origin.id
+
+    @property
+    def key(self) -> str | None:
+        """The idempotency key, if one was given."""
+        return None if self.origin is None else self.origin.key
 
     @property
     def state(self) -> State:
@@ -143,6 +168,17 @@ class Submission(Generic[ResultT_co]):
                 )
         return self._unwrap()
 
+    def accepted(self) -> ReplyFuture:
+        """Return a future (pykka's, and awaitable) that is done when the trigger is durably accepted.
+
+        From then on it is executed whatever happens to the process. Raises, through the future, `OutcomeUnknown` if the
+        journal fails first.
+        """
+        future = ReplyFuture()
+        future.driver = self._intake.driver
+        self._intake.flush(self, future)
+        return future
+
     def __await__(self) -> Generator[Any, None, ResultT_co]:
         self._refuse_inside_handler("await submission")
         if self._state is None:
@@ -160,12 +196,17 @@ class Submission(Generic[ResultT_co]):
                 yield from ended.__await__()
         return self._unwrap()
 
-    def complete(self, state: State, outcome: Any) -> None:
-        """Set how the run ended: its result, or a function that makes the error. Only the coordinator calls this."""
+    def settle(self, state: State, outcome: Any) -> None:
+        """Note how the run ended: its result, or a function that makes the error. `answer` tells who waits."""
+        if self._state is None:
+            self.ended_as = state
+            self._outcome = outcome
+
+    def answer(self) -> None:
+        """Tell everyone who waits how the run ended; only once that is durable. Only the coordinator calls this."""
         if self._state is not None:
             return  # Given up on already.
-        self._outcome = outcome
-        self._state = state
+        self._state = self.ended_as
         if self._waiters is not None:  # Written before `_state` is looked at, so one of the two sides sees the other.
             with self._intake.waiting_lock:
                 waiters, self._waiters = self._waiters, None
@@ -220,3 +261,10 @@ class Submission(Generic[ResultT_co]):
 def _set_unless_done(future: asyncio.Future[None]) -> None:
     if not future.done():
         future.set_result(None)
+
+
+def require_key(key: Any) -> str | None:
+    """The idempotency key, or None. Raises TypeError for one that is no non-empty string."""
+    if key is not None and (not isinstance(key, str) or not key):
+        raise TypeError(f"an idempotency key is a non-empty string, got {key!r}")
+    return key

@@ -19,10 +19,14 @@ from seqtor.actors.publications import Publication
 from seqtor.actors.stores.access import Access, ReadOnlyAccess
 from seqtor.actors.stores.contract import StoreRef
 from seqtor.messages.errors import RegistrationError, SeqtorError
+from seqtor.messages.events import make_event
 from seqtor.messages.stores import CommitIntent, StoreAccess
 
 if TYPE_CHECKING:
+    from seqtor.actors.outbox import Outbox
     from seqtor.actors.runs import Run
+    from seqtor.messages.commits import Released
+    from seqtor.messages.triggers import Priority, Trigger
 
 __all__ = ["AttemptAbandoned", "AttemptState", "Transaction", "current_transaction", "current_transaction_or_none",
            "require_known_store"]  # fmt: skip
@@ -56,7 +60,8 @@ class Transaction:
     """
 
     __slots__ = (
-        "_accesses", "_generators", "_missed", "_owner", "_seen", "_snapshot", "_views", "_watch", "attempt", "seq", "state",
+        "_accesses", "_generators", "_missed", "_outbox", "_owner", "_seen", "_snapshot", "_views", "_watch", "attempt",
+        "seq", "state",
     )  # fmt: skip
 
     def __init__(self, run: Run, attempt: int, snapshot: Publication) -> None:
@@ -71,6 +76,7 @@ class Transaction:
         self._accesses: dict[int, Access[Any]] = {}
         self._views: dict[StoreRef[Any], Any] = {}
         self._generators: dict[str, random_numbers.Random] | None = None
+        self._outbox: Outbox | None = None
 
     def __getitem__(self, store: StoreRef[ViewT]) -> ViewT:
         """The view of a store: tracked reads from the snapshot, and own writes.
@@ -123,6 +129,34 @@ class Transaction:
                 f"{self._snapshot.seq}; pass the seq that tx.read({store.name}) returned in this attempt"
             )
         return CommitIntent(store.name, seq, value)
+
+    # Released with the commit ---------------------------------------------------------------------------------------
+
+    def submit(
+        self, trigger: Trigger[Any], *, priority: Priority | None = None, idempotency_key: str | None = None
+    ) -> None:
+        """Hand a trigger in together with the commit: accepted, durably, if this run commits, else not at all.
+
+        It runs once, also across a crash. Raises what `system.submit` raises for a trigger that will not do.
+        """
+        self._out.submit(trigger, priority, idempotency_key)
+
+    def emit(self, code: str, payload: Any = None) -> str:
+        """Record an event together with the commit, or not at all; returns its id. Raises TypeError for bad input."""
+        return self._out.submit(make_event(code, payload), None, None)
+
+    @property
+    def released(self) -> Released | None:
+        """What goes with the intent, or None if there is nothing but writes."""
+        return None if self._outbox is None else self._outbox.released()
+
+    @property
+    def _out(self) -> Outbox:
+        self.check()
+        if self._outbox is None:
+            run = self._run
+            self._outbox = run.context.make_outbox(run.submission)
+        return self._outbox
 
     @property
     def now(self) -> datetime.datetime:
@@ -280,6 +314,7 @@ class Transaction:
         """
         self._views = {}
         self._accesses = {}
+        self._outbox = None
         self._owner = None
         if self.state is not AttemptState.EXPIRED:  # Then the watch may be sending the intent just now.
             self._snapshot = OVER

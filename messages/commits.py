@@ -5,13 +5,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from seqtor.messages.message import message
 from seqtor.messages.runs import AttemptConflict, State
-from seqtor.messages.stores import StoreAccess
+from seqtor.messages.stores import StoreAccess, Write
 
-__all__ = ["AttemptCrashed", "CommitJudged", "CommitRun", "EndedRun", "JudgeCommit"]
+__all__ = ["AttemptCrashed", "CommitJudged", "CommitRun", "EndedRun", "JudgeCommit", "Released"]
+
+
+class Released(NamedTuple):
+    """What an attempt wants to do besides writing, with the answers it got from outside: released with its commit.
+
+    `submissions` are `Submission`s that nobody waits for; `effects` are `RecordedEffect`s, `calls` `RecordedCall`s.
+    """
+
+    calls: tuple[Any, ...] = ()
+    submissions: tuple[Any, ...] = ()
+    effects: tuple[Any, ...] = ()
 
 
 class CommitRun(NamedTuple):
@@ -19,16 +31,20 @@ class CommitRun(NamedTuple):
 
     The intent of one finished attempt. `outcome` is how the attempt itself ended: `COMMITTED` wants to commit;
     `REJECTED`, `FAILED`, `DEADLINE` end the run if what was read still holds; `RUNNING` was abandoned because it does
-    not. `run` is the mailbox that is told to execute again. Twice: refused, `DuplicateIntent` or `StaleAttempt`.
+    not. `run` is the mailbox that is told to execute again; `released` is None if there is nothing but writes.
+    Twice: refused, `DuplicateIntent` or `StaleAttempt`.
     """
 
     run: Any
+    submission: Any
     seq: int
     attempt: int
     epoch: int
     snapshot_seq: int
+    first_snapshot_seq: int
     outcome: State
     accesses: tuple[StoreAccess, ...]
+    released: Released | None
     result: Any
     error: BaseException | None
     handler_s: float
@@ -42,6 +58,7 @@ class AttemptCrashed:
     Twice: refused, `StaleAttempt`.
     """
 
+    submission: Any
     seq: int
     attempt: int
     error: BaseException
@@ -76,8 +93,12 @@ class CommitJudged:
 
 
 class EndedRun(NamedTuple):
-    """How one run ended: what the terminal record of its seq says."""
+    """How one run ended: what the terminal record of its seq says.
 
+    `writes` are the resulting writes by store index, `accesses` what the last attempt read.
+    """
+
+    submission: Any
     seq: int
     attempts: int
     state: State
@@ -85,3 +106,8 @@ class EndedRun(NamedTuple):
     error: BaseException | None
     conflicts: tuple[AttemptConflict, ...]
     handler_s: float
+    snapshot_seq: int
+    first_snapshot_seq: int
+    accesses: tuple[StoreAccess, ...]
+    writes: tuple[tuple[int, Sequence[Write]], ...]
+    released: Released | None

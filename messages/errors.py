@@ -23,6 +23,7 @@ __all__ = [
     "NotRunning",
     "OutcomeUnknown",
     "Overloaded",
+    "RecordedFailure",
     "RegistrationError",
     "Rejected",
     "ReplayDiverged",
@@ -198,6 +199,24 @@ class NotLeader(SeqtorError):
 
 
 class ReplayDiverged(SeqtorError):
-    """Executing again gave something else than the record says."""
+    """Executing again gave something else than the record says; `seq` and `handler` say where."""
 
     code = "replay_diverged"
+
+    def __init__(self, message: str, seq: int = 0, handler: str = "", expected: Any = None, found: Any = None) -> None:
+        super().__init__(message)
+        self.seq = seq
+        self.handler = handler
+        self.expected = expected
+        self.found = found
+
+
+class RecordedFailure(SeqtorError):
+    """An exception that was kept in the journal, of a class that cannot be made again from there: `kind` names it."""
+
+    code = "recorded_failure"
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(f"{kind}: {message}")
+        self.kind = kind
+        self.message = message

@@ -46,12 +46,14 @@ class State(enum.StrEnum):
 
 @message
 class AcceptTriggers:
-    """From: the edge (`submit`). To: sequencer. Answer: none here; each submission is answered by its run's end.
+    """From: the edge (`submit`), coordinator (what a commit submitted). To: sequencer.
 
-    Twice: would run the triggers twice; the edge sends each once.
+    Answer: none here; each submission is answered by its run's end. `bypasses`: they count as queued, but the edge has
+    not counted them. Twice: would run the triggers twice; each is sent once.
     """
 
     submissions: tuple[Any, ...]
+    bypasses: bool = False
 
 
 @message
@@ -107,10 +109,11 @@ class ReplaceRun:
 
 @message
 class RunsEnded:
-    """From: committer, once the records are durable. To: coordinator (records, answers) and sequencer (free slots).
+    """From: committer. To: journal (first), coordinator (records, answers) and sequencer (free slots).
 
-    `runs` are `EndedRun`s in seq order; `ended_at` is POSIX seconds. Answer: none. Twice: the second is ignored by the
-    coordinator; the committer sends each once.
+    `runs` are `EndedRun`s in append order; `ended_at` is POSIX seconds. Answer: none here; `RunsDurable` from the journal
+    to the coordinator. Twice: the second is ignored by the coordinator and would break the journal's chain; the committer
+    sends each once.
     """
 
     runs: tuple[Any, ...]

@@ -38,15 +38,18 @@ class Trigger(FrozenModel, Generic[ResultT_co]):
     `priority` as a class attribute is the type's default priority. An `event_time` field or property (an aware
     datetime, or POSIX seconds) orders triggers of equal priority. A subclass may carry its own
     `execute(self, tx)`, sync or async, instead of a registered handler. `class Transfer(Trigger[int], name="transfer")`
-    fixes the type's name in the journal; without it, it is the class name.
+    fixes the type's name in the journal; without it, it is the class name. `version=2` numbers its shape there, for
+    `@system.upcast(Transfer)`; without it, it is 1.
     """
 
     priority: ClassVar[Priority | None] = None
     trigger_name: ClassVar[str] = "Trigger"
+    trigger_version: ClassVar[int] = 1
 
-    def __init_subclass__(cls, *, name: str | None = None, **kwargs: Any) -> None:
+    def __init_subclass__(cls, *, name: str | None = None, version: int = 1, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         cls.trigger_name = name or cls.__name__
+        cls.trigger_version = version
 
     if not TYPE_CHECKING:
 

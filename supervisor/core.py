@@ -19,16 +19,31 @@ from seqtor.actors.committer import CommitOrder, Committer
 from seqtor.actors.coordinator import Coordinator
 from seqtor.actors.dispatchers.contract import Dispatchers
 from seqtor.actors.futures import ReplyFuture
-from seqtor.actors.handlers import Handler
+from seqtor.actors.handlers import Handler, Handlers
+from seqtor.actors.invariants import require
+from seqtor.actors.journal.actor import Journal
+from seqtor.actors.journal.checkpoints import Checkpointer, Checkpoints
+from seqtor.actors.journal.contract import Backend, KeyRow
+from seqtor.actors.journal.decoding import answer_adapter, outcome_of
+from seqtor.actors.journal.held import HeldRuns
+from seqtor.actors.journal.history import KeptHistory
+from seqtor.actors.journal.keys import BoundKeys
+from seqtor.actors.journal.open_runs import OpenRuns
+from seqtor.actors.journal.recovery import Recovery, commit_record
+from seqtor.actors.journal.upcasts import Upcasts
+from seqtor.actors.outbox import Outbox, Prepare
 from seqtor.actors.publications import Board, Publication
 from seqtor.actors.runs import RunContext
 from seqtor.actors.sequencer import Sequencer, Window
 from seqtor.actors.stores.cell import StoreCell
 from seqtor.actors.stores.contract import StoreRef
-from seqtor.actors.submissions import Intake, Submission
+from seqtor.actors.submissions import Intake, Origin, Submission
 from seqtor.messages.errors import NotRunning, OutcomeUnknown, Overloaded, RegistrationError, Rejected
+from seqtor.messages.journal import AppendIntake, AwaitDurable, FlushIntake, ReadJournal
 from seqtor.messages.lifecycle import Drain
+from seqtor.messages.records import AcceptedRecord
 from seqtor.messages.runs import AcceptTriggers, ConflictReport, GetConflicts, GetRecord, GetStats, RunRecord, Stats
+from seqtor.messages.stores import ApplyCommits
 from seqtor.messages.triggers import Trigger
 from seqtor.settings import Settings
 from seqtor.tree import Root
@@ -42,26 +57,48 @@ class RunningSystem:
     """From the start to the stop of one system."""
 
     def __init__(
-        self, name: str, settings: Settings, stores: tuple[StoreRef[Any], ...], dispatchers: Dispatchers
+        self,
+        name: str,
+        settings: Settings,
+        stores: tuple[StoreRef[Any], ...],
+        handlers: Handlers,
+        prepare: Prepare,
+        upcasts: Upcasts,
+        backend: Backend | None,
+        dispatchers: Dispatchers,
     ) -> None:
         self._name = name
         self._settings = settings
         self._stores = stores
+        self._handlers = handlers
+        self._prepare = prepare
+        self._upcasts = upcasts
+        self._backend = backend
         self._dispatchers = dispatchers
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._at_rest = threading.Lock()  # For the coordinator's state once no dispatcher runs it any more.
         self._accepting = False
         self._stopping = False
         self._broken: str | None = None
         self._accepted = 0
         self._last_event_time = 0.0
-        self.intake = Intake(dispatchers.entropy(), dispatchers.driver)
-        self._start()
+        self.intake: Intake
+        try:
+            self._start()
+        except BaseException:
+            if backend is not None:
+                backend.close()
+            raise
 
     # Start and stop --------------------------------------------------------------------------------------------------
 
     def _start(self) -> None:
         dispatchers, settings, stores = self._dispatchers, self._settings, self._stores
+        recovery = self._open_journal()
+        journal_id = f"{dispatchers.entropy():016x}" if recovery is None else recovery.opened.journal_id
+        epoch = EPOCH if recovery is None else recovery.opened.epoch
+        through = 0 if recovery is None else recovery.opened.commits_through
+        self.intake = Intake(f"{journal_id[:8]}-{epoch}", dispatchers.driver, self._flush_intake)
         dispatchers.start(lambda: self._committer.committed_through + 1)
         recovered = ReplyFuture()
         recovered.driver = dispatchers.driver
@@ -71,20 +108,24 @@ class RunningSystem:
         self._cell_refs = [
             StoreCell.start_on(
                 core if ref.spec.store_class.dispatcher == "core" else dispatchers.dedicated(f"store-{ref.name}"),
-                ref, dispatchers.timers, root, parent=root,
+                ref, dispatchers.timers, root, None if recovery is None else recovery.checkpoint(ref.name), journal_id,
+                parent=root,
             )
             for ref in stores
         ]  # fmt: skip
         try:
             states = recovered.get()
+            if recovery is not None:
+                states = tuple(recovery.states(stores, states))
             self._check_initial(states)
+            open_runs = self._open_runs(recovery)
         except BaseException:
             self._stop_actors([*reversed(self._cell_refs), self._root_ref])
             dispatchers.stop(1.0)
             raise
-        self.board = board = Board(states, EPOCH)
+        self.board = board = Board(states, epoch, through, journaled=recovery is not None)
         horizon = settings.max_in_flight + 1024
-        order = CommitOrder(stores, states, EPOCH, horizon, board.executing)
+        order = CommitOrder(stores, states, epoch, horizon, board.executing, through)
         specs = tuple(ref.spec for ref in stores)
         reads = AsyncReads(board.newest, dispatchers.loop.call)
         self._committer_ref = Committer.start_on(
@@ -101,21 +142,120 @@ class RunningSystem:
             loop=dispatchers.loop,
             stores=stores,
             async_reads=reads,
+            make_outbox=lambda submission: Outbox(submission, self._prepare),
         )
-        self._coordinator_ref = Coordinator.start_on(core, context, settings.records_max, parent=root)
+        self._coordinator_ref = Coordinator.start_on(
+            core, context, settings.records_max, through, answers_at_once=recovery is None, parent=root
+        )
         self._coordinator: Coordinator = _actor(self._coordinator_ref)
         context.parent = self._coordinator_ref.actor_inbox
         window = Window(dispatchers.threads, settings.max_in_flight)
-        self._sequencer_ref = Sequencer.start_on(core, dispatchers.clock, window, parent=root)
+        now = 0.0 if recovery is None else recovery.now
+        self._sequencer_ref = Sequencer.start_on(core, dispatchers.clock, window, through, now, parent=root)
         self._sequencer: Sequencer = _actor(self._sequencer_ref)
         self._sequencer.coordinator = self._committer.coordinator = self._coordinator_ref.actor_inbox
         self._sequencer.committer = self._committer_ref.actor_inbox
-        self._committer.sequencer = self._inbox = self._sequencer_ref.actor_inbox
+        self._committer.sequencer = self._inbox = self._coordinator.sequencer = self._sequencer_ref.actor_inbox
         self._committer.cells = tuple(ref.actor_inbox for ref in self._cell_refs)
-        for ref in self._cell_refs:
-            _actor(ref).committer = self._committer_ref.actor_inbox
+        for ref, state in zip(self._cell_refs, states, strict=True):
+            cell = _actor(ref)
+            cell.committer = self._committer_ref.actor_inbox
+            if through:
+                ref.actor_inbox.tell(ApplyCommits(seq=through, state=state, epoch=epoch))
+        self._coordinator.may_run = self.bind_released
+        if recovery is None:
+            self._keys = BoundKeys(forget_above=settings.records_max)
+            self._hold_runs(states)
+        else:
+            self._keys = BoundKeys(recovery.backend.keys())
+            self._start_journal(recovery, open_runs)
         self._started_at = dispatchers.clock.monotonic()
         self._accepting = True
+        waiting = self.bind_released(tuple(open_runs.submissions.values()))
+        if waiting:
+            self._inbox.put(AcceptTriggers(submissions=waiting, bypasses=True))
+
+    # The journal -------------------------------------------------------------------------------------------------------
+
+    def _open_journal(self) -> Recovery | None:
+        """Open the journal and read it, before there is any actor: what is wrong with it is told to who starts."""
+        if self._backend is None:
+            return None
+        recovery = Recovery(self._backend, self._backend.open())
+        recovery.require_known((ref.name for ref in self._stores), (handler.name for handler in self._handlers), ())
+        return recovery
+
+    def _open_runs(self, recovery: Recovery | None) -> OpenRuns:
+        """The work that had not ended, as submissions that nobody waits for yet."""
+        if recovery is None:
+            return OpenRuns()
+        submissions = [self._submission_of(record, recovery) for record in recovery.open_accepted()]
+        calls = [call for calls in recovery.calls.values() for call in calls]
+        return OpenRuns(submissions, calls, recovery.effects.values(), recovery.dead)
+
+    def _submission_of(self, record: AcceptedRecord, recovery: Recovery) -> Submission[Any]:
+        handler = self._handlers.named(record.trigger.type)
+        trigger = self._upcasts.model(
+            handler.trigger_type,
+            record.trigger.payload,
+            record.trigger.version,
+            handler.trigger_type.trigger_version,
+            f"{recovery.backend.place}: the accepted trigger {record.run} ({record.trigger.type})",
+        )
+        calls = recovery.calls.get(record.run)
+        origin = Origin(record.run, record.key, record.cause, calls[0].now if calls else None)
+        return Submission(
+            self.intake,
+            record.arrival,
+            trigger,
+            handler,
+            record.priority,
+            record.event_time,
+            record.submitted_at,
+            origin,
+        )
+
+    def _hold_runs(self, states: tuple[Any, ...]) -> None:
+        """In memory: keep the newest runs for whoever asks what was."""
+        self._journal_ref = self._checkpoints = None
+        self.history = held = HeldRuns(self._stores, states, self._settings.records_max)
+        order = self._order
+        self._committer.journal = lambda message: held.keep(message, tuple(order.states))
+
+    def _start_journal(self, recovery: Recovery, open_runs: OpenRuns) -> None:
+        dispatchers, root = self._dispatchers, self._root_ref.actor_inbox
+        opened = recovery.opened
+        self._journal_ref = Journal.start_on(
+            dispatchers.dedicated("journal"), recovery.backend, opened, recovery.chain, open_runs, self._stores,
+            dispatchers.timers, parent=root,
+        )  # fmt: skip
+        journal: Journal = _actor(self._journal_ref)
+        inbox = self._journal_ref.actor_inbox
+        journal.coordinator = self._coordinator_ref.actor_inbox
+        self._committer.journal = inbox.put
+        self._checkpoints = Checkpoints(
+            inbox,
+            self._stores,
+            [ref.actor_inbox for ref in self._cell_refs],
+            lambda: self.board.durable,
+            lambda: self._sequencer.now,
+            dispatchers.driver,
+            recovery.info.seq if recovery.info else None,
+        )
+        checkpointer = Checkpointer.start_on(dispatchers.dedicated("checkpoints"), self._checkpoints, parent=root)
+        self._checkpointer_ref = checkpointer
+        journal.checkpointer = checkpointer.actor_inbox
+        self.history = KeptHistory(
+            inbox, recovery.backend.place, self._stores, dispatchers.driver, lambda: journal.checkpoints
+        )
+        if recovery.needs_checkpoint(self._stores):
+            self._checkpoints.take(again=True)
+
+    def _flush_intake(self, submission: Submission[Any], future: ReplyFuture) -> None:
+        if self._journal_ref is None:
+            future.set(None)
+        else:
+            self._journal_ref.actor_inbox.tell(FlushIntake(submission=submission, reply_to=future))
 
     def _check_initial(self, states: tuple[Any, ...]) -> None:
         for ref, state in zip(self._stores, states, strict=True):
@@ -149,15 +289,34 @@ class RunningSystem:
                 )
 
     def _stop_everything(self) -> None:
-        # The coordinator after the committer, which tells it at its stop what has been decided.
-        self._stop_actors([self._sequencer_ref, self._committer_ref, self._coordinator_ref, *reversed(self._cell_refs)])
-        self._stop_actors([self._root_ref])
+        # Each after who tells it at its stop what has been decided: the committer the journal, the journal the coordinator.
+        self._stop_actors([self._sequencer_ref, self._committer_ref])
+        if self._journal_ref is not None:
+            self._take_last_checkpoint()
+            self._stop_actors([self._checkpointer_ref, self._journal_ref])
+        self._stop_actors([self._coordinator_ref, *reversed(self._cell_refs), self._root_ref])
         stuck = self._dispatchers.stop(1.0)
         if stuck:
             logger.warning("{}: threads did not stop in time and are abandoned: {}", self._name, ", ".join(stuck))
         self._answer_left(
             lambda: NotRunning("the system was stopped before this run had ended; nothing of it was written")
         )
+
+    def _take_last_checkpoint(self) -> None:
+        if self._broken is not None or self._checkpoints is None:
+            return
+        try:
+            self._durable(self._order.next_seq - 1).get(timeout=60.0)
+            self._checkpoints.take()
+        except Exception as error:  # The journal holds everything; the next start only takes longer.
+            logger.opt(exception=error).warning("{}: no checkpoint at the stop: {}", self._name, error)
+
+    def _durable(self, seq: int) -> ReplyFuture:
+        """A future that is done when everything through `seq` is durable and can be seen in snapshots."""
+        reply = ReplyFuture()
+        reply.driver = self._dispatchers.driver
+        self._coordinator_ref.actor_inbox.tell(AwaitDurable(seq=seq, reply_to=reply))
+        return reply
 
     def _stop_actors(self, refs: Iterable[Any]) -> None:
         for ref in refs:
@@ -182,13 +341,15 @@ class RunningSystem:
 
     # What the facade asks --------------------------------------------------------------------------------------------
 
-    def submit(self, triggers: list[tuple[Trigger[Any], Handler, int, float | None]]) -> list[Submission[Any]]:
+    def submit(
+        self, triggers: list[tuple[Trigger[Any], Handler, int, float | None]], key: str | None = None
+    ) -> list[Submission[Any]]:
         """Accept triggers in order: all of them, or none (`Overloaded`, `NotRunning`)."""
         clock = self._dispatchers.clock
         with self._lock:
             if not self._accepting:
                 raise NotRunning(self._why_not())
-            queued = self._accepted - self._sequencer.sequenced
+            queued = self._accepted + self._sequencer.bypassed - self._sequencer.sequenced
             if queued + len(triggers) > self._settings.max_queued:
                 raise self._overloaded(queued, len(triggers))
             now = clock.time()
@@ -197,13 +358,60 @@ class RunningSystem:
             arrival = self._accepted
             intake = self.intake
             submissions = []
+            origin = None if key is None else Origin(key=key)
             for trigger, handler, priority, own_time in triggers:
                 arrival += 1
                 moment = event_time if own_time is None else own_time
-                submissions.append(Submission(intake, arrival, trigger, handler, priority, moment, now))
+                submissions.append(Submission(intake, arrival, trigger, handler, priority, moment, now, origin))
             self._accepted = arrival
-            self._inbox.put(AcceptTriggers(submissions=tuple(submissions)))
+            accepted = tuple(submissions)
+            if self._journal_ref is not None:
+                self._journal_ref.actor_inbox.put(AppendIntake(submissions=accepted))
+            self._inbox.put(AcceptTriggers(submissions=accepted))
         return submissions
+
+    def submit_once(
+        self, prepared: tuple[Trigger[Any], Handler, int, float | None], key: str | None
+    ) -> Submission[Any]:
+        """Accept a trigger under a key, or find the one that was. Raises KeyReused for another payload, too."""
+        assert key is not None
+        with self._lock:  # Reentrant: no other submission may bind the key between the look and the acceptance.
+            bound = self._keys.find(key, prepared[0])
+            if bound is None:
+                submission = self.submit([prepared], key)[0]
+                self._keys.bind(submission)
+                return submission
+        return bound if isinstance(bound, Submission) else self._ended_under(bound, prepared)
+
+    def _ended_under(self, row: KeyRow, prepared: tuple[Trigger[Any], Handler, int, float | None]) -> Submission[Any]:
+        """A submission that is answered with the outcome of an earlier process's run."""
+        trigger, handler, priority, _ = prepared
+        now = self._dispatchers.clock.time()
+        earlier: Submission[Any] = Submission(
+            self.intake, 0, trigger, handler, priority, now, now, Origin(row.run, row.key)
+        )
+        earlier.seq = row.seq
+        require(row.seq is not None and self._journal_ref is not None, "a run that has not ended is known", run=row.run)
+
+        def answer(backend: Backend) -> None:
+            found = commit_record(next(iter(backend.commits(row.seq, row.seq))), backend.place)  # type: ignore[arg-type]
+            earlier.settle(*outcome_of(found, answer_adapter(handler.function)))
+            earlier.answer()
+
+        self._journal_ref.actor_inbox.tell(ReadJournal(read=answer, reply_to=ReplyFuture()))  # type: ignore[union-attr]
+        return earlier
+
+    def bind_released(self, submissions: tuple[Submission[Any], ...]) -> tuple[Submission[Any], ...]:
+        """Of what a commit submitted, what may run: not what came under a key that is bound already."""
+        with self._lock:
+            return tuple([each for each in submissions if each.key is None or self._keys.bind(each)])
+
+    def states_at(self, seq: int) -> tuple[Any, ...]:
+        """All stores' states after `seq`, once that is durable. Raises LookupError if its history is not kept."""
+        self._durable(seq).get()
+        if self.newest().seq == seq:
+            return self.newest().states
+        return self.history.states_at(seq)
 
     def _why_not(self) -> str:
         if self._broken is not None:
@@ -234,7 +442,7 @@ class RunningSystem:
 
     def newest(self) -> Publication:
         """The newest durable contiguous publication."""
-        return self.board.newest
+        return self.board.durable
 
     def seq_of(self, store: int) -> int:
         """The last seq that changed a store."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, TypeVar
 
-from seqtor.actors.publications import Publication
 from seqtor.actors.stores.access import ReadOnlyAccess
 from seqtor.actors.stores.contract import StoreRef
 from seqtor.actors.transactions import require_known_store
@@ -19,10 +18,10 @@ class Snapshot:
 
     __slots__ = ("_seq", "_states", "_stores")
 
-    def __init__(self, publication: Publication, stores: tuple[StoreRef[Any], ...]) -> None:
-        # Not the publication: it leads to all later ones, and a snapshot that is kept would keep them.
-        self._seq = publication.seq
-        self._states = publication.states
+    def __init__(self, seq: int, states: tuple[Any, ...], stores: tuple[StoreRef[Any], ...]) -> None:
+        # Not a publication: it leads to all later ones, and a snapshot that is kept would keep them.
+        self._seq = seq
+        self._states = states
         self._stores = stores
 
     @property

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import os
 from collections.abc import Callable, Iterable, Mapping
 from types import MappingProxyType
 from typing import Any, Self, TypeVar
+
+from pydantic import BaseModel
 
 from seqtor.actors.dispatchers.contract import Dispatchers
 from seqtor.actors.dispatchers.threaded import ThreadedDispatchers
@@ -22,11 +25,15 @@ from seqtor.actors.handlers import (
     require_priority,
     require_trigger_type,
 )
+from seqtor.actors.journal.contract import Backend
+from seqtor.actors.journal.upcasts import Upcast, Upcasts
 from seqtor.actors.stores.contract import StoreRef, StoreSpec
-from seqtor.actors.submissions import Submission
+from seqtor.actors.submissions import Submission, require_key
 from seqtor.actors.transactions import current_transaction_or_none
 from seqtor.core import RunningSystem
+from seqtor.journals import backend_maker
 from seqtor.messages.errors import NotRunning, RegistrationError, UnknownTrigger, UseTransaction, WouldDeadlock
+from seqtor.messages.events import EventEmitted, make_event, take_event
 from seqtor.messages.runs import ConflictReport, RunRecord, Stats
 from seqtor.messages.triggers import Priority, Trigger
 from seqtor.registry import Bundle, HandlerDecorator, Stores, deadline_seconds, execute_method_of
@@ -38,16 +45,16 @@ __all__ = ["Supervisor"]
 TriggerT = TypeVar("TriggerT", bound=Trigger[Any])
 ResultT = TypeVar("ResultT")
 ViewT = TypeVar("ViewT")
-USE_TX_SUBMIT = (
-    "tx.submit(...) hands it in with the commit; until a release has it, return and let the caller of this run submit"
-)
+ModelT = TypeVar("ModelT", bound=BaseModel)
+USE_TX_SUBMIT = "tx.submit(...) hands it in together with the commit"
 
 
 class Supervisor:
     """A system: stores, handlers, and the actors that execute triggers in one total order.
 
-    `journal` is None or "memory:" in this release: everything is kept in memory. `settings` is a `Settings` or a
-    mapping of its fields. The constructor starts nothing. `dispatchers` makes the dispatchers at the start; tests pass
+    `journal` is where everything is kept: None or "memory:" for this process only, a path or `sqlite:///PATH`,
+    `postgresql://...`, or a `Backend`. `settings` is a `Settings` or a mapping of its fields. The constructor opens and
+    starts nothing. `dispatchers` makes the dispatchers at the start; tests pass
     `SimulatedDispatchers(seed)` to run everything on one thread in a seeded order.
 
     Raises RegistrationError for a journal or a setting that will not do.
@@ -55,21 +62,19 @@ class Supervisor:
 
     def __init__(
         self,
-        journal: str | None = None,
+        journal: str | os.PathLike[str] | Backend | None = None,
         *,
         name: str = "seqtor",
         settings: Settings | Mapping[str, Any] | None = None,
         dispatchers: Callable[[Settings], Dispatchers] | None = None,
     ) -> None:
-        if journal not in (None, "memory:"):
-            raise RegistrationError(
-                f"journal {journal!r}: this release keeps everything in memory, write Supervisor(); paths and URLs come "
-                "with the journal (0.2)"
-            )
+        self._make_backend = backend_maker(journal)
         self.name = name
         self.settings = Settings.load(settings)
         self._make_dispatchers = dispatchers or (lambda loaded: ThreadedDispatchers(loaded.threads, name))
         self._handlers = Handlers()
+        self._handlers.add(make_handler(EventEmitted, take_event))
+        self._upcasts = Upcasts()
         self._stores = Stores(self._seq_of)
         self._running: RunningSystem | None = None
         self._stopped = False
@@ -103,6 +108,24 @@ class Supervisor:
         """
         require_trigger_type(trigger_type)
         return HandlerDecorator(lambda function: self._register(trigger_type, function, priority, deadline))
+
+    def upcast(self, model: type[ModelT]) -> Callable[[Upcast], Upcast]:
+        """Register the function below, which turns old records of a stored model or a trigger type into new ones.
+
+        It is called with the record as JSON (a dict) and its version, if the record does not fit the model as it is now
+        or has another version, and returns the dict that fits. Raises RegistrationError for a second one.
+        """
+        self._require_not_started("upcast")
+        if not (isinstance(model, type) and issubclass(model, BaseModel)):
+            raise RegistrationError(f"upcast() takes a stored model or a trigger type, got {model!r}")
+
+        def register(function: Upcast) -> Upcast:
+            if not callable(function):
+                raise RegistrationError(f"the upcast of {model.__name__} must be a function, got {function!r}")
+            self._upcasts.add(model, function)
+            return function
+
+        return register
 
     def include(self, bundle: Bundle) -> None:
         """Take over the registrations of a bundle."""
@@ -138,7 +161,13 @@ class Supervisor:
         if self._running is not None:
             raise RegistrationError(f"{self.name!r} runs already")
         dispatchers = self._make_dispatchers(self.settings)
-        self._running = RunningSystem(self.name, self.settings, tuple(self._stores.refs), dispatchers)
+        stores = tuple(self._stores.refs)
+        for ref in stores:
+            ref.spec.use_upcasts(self._upcasts)
+        self._running = RunningSystem(
+            self.name, self.settings, stores, self._handlers, self._prepare, self._upcasts, self._make_backend(),
+            dispatchers,
+        )  # fmt: skip
         return self
 
     def stop(self, grace: float | datetime.timedelta | None = None) -> None:
@@ -168,14 +197,21 @@ class Supervisor:
 
     # Verbs -----------------------------------------------------------------------------------------------------------
 
-    def submit(self, trigger: Trigger[ResultT], *, priority: Priority | None = None) -> Submission[ResultT]:
+    def submit(
+        self, trigger: Trigger[ResultT], *, priority: Priority | None = None, idempotency_key: str | None = None
+    ) -> Submission[ResultT]:
         """Hand a trigger in; thread-safe, never blocks.
 
-        Raises UnknownTrigger, TypeError for a payload that is mutable or cannot be serialised, `Overloaded` when the
-        queue is full, NotRunning before the start and after the stop, UseTransaction inside a handler.
+        With a key it is exactly once: whoever submits the same trigger under the same key gets the first one's outcome,
+        across restarts too, and nothing runs again. Raises KeyReused for another payload under that key, UnknownTrigger,
+        TypeError for a payload that is mutable or cannot be serialised, `Overloaded` when the queue is full, NotRunning
+        before the start and after the stop, UseTransaction inside a handler.
         """
         self._refuse_inside_handler("submit", UseTransaction, USE_TX_SUBMIT)
-        return self._require_running().submit([self._prepare(trigger, priority)])[0]
+        running, prepared = self._require_running(), self._prepare(trigger, priority)
+        if idempotency_key is None:
+            return running.submit([prepared])[0]
+        return running.submit_once(prepared, require_key(idempotency_key))
 
     def submit_many(
         self, triggers: Iterable[Trigger[ResultT]], *, priority: Priority | None = None
@@ -186,10 +222,12 @@ class Supervisor:
             raise TypeError("submit_many() takes an iterable of triggers; hand a single one in with submit()")
         return self._require_running().submit([self._prepare(trigger, priority) for trigger in triggers])
 
-    def tell(self, trigger: Trigger[Any], *, priority: Priority | None = None) -> None:
+    def tell(
+        self, trigger: Trigger[Any], *, priority: Priority | None = None, idempotency_key: str | None = None
+    ) -> None:
         """Hand a trigger in and forget it. Raises what `submit` raises."""
         self._refuse_inside_handler("tell", UseTransaction, USE_TX_SUBMIT)
-        self._require_running().submit([self._prepare(trigger, priority)])
+        self.submit(trigger, priority=priority, idempotency_key=idempotency_key)
 
     def ask(
         self,
@@ -197,6 +235,7 @@ class Supervisor:
         *,
         timeout: float | datetime.timedelta | None = None,
         priority: Priority | None = None,
+        idempotency_key: str | None = None,
     ) -> ResultT:
         """Hand a trigger in and wait for its result.
 
@@ -208,11 +247,29 @@ class Supervisor:
         )
         if timeout is not None:
             timeout = seconds(timeout, "timeout")  # Before anything is handed in.
-        return self.submit(trigger, priority=priority).result(timeout)
+        return self.submit(trigger, priority=priority, idempotency_key=idempotency_key).result(timeout)
 
-    def snapshot(self) -> Snapshot:
-        """All stores at the newest durable seq: consistent, immutable, without waiting."""
-        return Snapshot(self._require_running().newest(), tuple(self._stores.refs))
+    def emit(self, code: str, payload: Any = None, *, idempotency_key: str | None = None) -> str:
+        """Record an event; returns its id. It takes a seq like a trigger. Raises what `submit` raises."""
+        self._refuse_inside_handler("emit", UseTransaction, "tx.emit(...) records it together with the commit")
+        return self.submit(make_event(code, payload), idempotency_key=idempotency_key).id
+
+    def snapshot(self, seq: int | None = None) -> Snapshot:
+        """All stores at the newest durable seq, without waiting; with `seq`, as of that seq (waits until it is durable).
+
+        Consistent and immutable. Raises LookupError for a seq whose history is no longer kept, WouldDeadlock inside a
+        handler if `seq` is given.
+        """
+        running, refs = self._require_running(), tuple(self._stores.refs)
+        if seq is None:
+            newest = running.newest()
+            return Snapshot(newest.seq, newest.states, refs)
+        if isinstance(seq, bool) or not isinstance(seq, int) or seq < 0:
+            raise TypeError(f"snapshot() takes a seq (an int from 0), got {seq!r}")
+        self._refuse_inside_handler(
+            "snapshot", WouldDeadlock, "tx.peek(store) is the state that the first attempt read"
+        )
+        return Snapshot(seq, running.states_at(seq), refs)
 
     # Queries ---------------------------------------------------------------------------------------------------------
 

@@ -60,6 +60,7 @@ class Committer(Actor):
         self._store_crashes: dict[tuple[int, int], int] = {}
         self._restarts = 0
         self.committed_through = 0  # Read by the pool, which keeps a thread for the head; only this actor writes it.
+        self.journal: Callable[[RunsEnded], object]
         self.sequencer: Mailbox
         self.coordinator: Mailbox
         self.cells: tuple[Mailbox, ...]
@@ -74,7 +75,7 @@ class Committer(Actor):
 
     def on_attempt_crashed(self, message: AttemptCrashed) -> None:
         self._restarts += 1
-        self._order.crashed(message.seq, message.attempt, message.error)
+        self._order.crashed(message.submission, message.seq, message.attempt, message.error)
 
     def on_validation_done(self, message: ValidationDone) -> None:
         if message.unavailable_s is not None:
@@ -173,6 +174,7 @@ class Committer(Actor):
         order = self._order
         ended, changed = order.take_ended()
         message = RunsEnded(runs=tuple(ended), ended_at=self._clock.time())
+        self.journal(message)
         self.coordinator.tell(message)
         for store in changed:
             seq, state = order.store_seqs[store], order.states[store]

@@ -27,11 +27,11 @@ class Change(NamedTuple):
 class History:
     """Recent writes of all stores."""
 
-    def __init__(self, stores: int, horizon: int) -> None:
+    def __init__(self, stores: int, horizon: int, floor: int = 0) -> None:
         self._last_writer: list[dict[str, int]] = [{} for _ in range(stores)]
         self._recent: deque[tuple[int, int, str]] = deque()  # (seq, store, key): flat, so the collector skips them.
         self._horizon = horizon
-        self._floor = 0  # Nothing at or below this seq is remembered.
+        self._floor = floor  # Nothing at or below this seq is remembered.
 
     def note(self, seq: int, store: int, keys: Sequence[str]) -> None:
         """Remember which keys of a store a commit wrote; seqs must not fall."""

@@ -32,6 +32,7 @@ ATTEMPT_AT_HEAD = 3  # From this attempt on a run waits to be the head.
 CRASHES_MAX = 3
 
 Resolved = list[tuple[StoreAccess, Any, Sequence[Write]]]
+Changes = tuple[tuple[int, Sequence[Write]], ...]
 
 
 class Slot:
@@ -69,15 +70,16 @@ class CommitOrder:
         epoch: int,
         horizon: int,
         executing: dict[int, Any],
+        committed_through: int = 0,
     ) -> None:
         self._stores = tuple(stores)
         self._specs = tuple(ref.spec for ref in stores)
         self._judged_stores = frozenset(ref.index for ref in stores if ref.spec.needs_judge)
         self.states = list(states)
         self.epoch = epoch
-        self.next_seq = 1
-        self.store_seqs = [0] * len(states)
-        self._history = History(len(states), horizon)
+        self.next_seq = committed_through + 1
+        self.store_seqs = [committed_through] * len(states)
+        self._history = History(len(states), horizon, committed_through)
         self._slots: dict[int, Slot] = {}
         self._readers = Readers()
         self._claims = Claims()
@@ -164,7 +166,7 @@ class CommitOrder:
             self._wait(intent)
         return None
 
-    def crashed(self, seq: int, attempt: int, error: BaseException) -> None:
+    def crashed(self, submission: Any, seq: int, attempt: int, error: BaseException) -> None:
         """The run actor of an attempt crashed: execute again with the same seq, or end the run as failed."""
         slot = self._slots.setdefault(seq, Slot())
         if seq < self.next_seq or slot.attempt != attempt or slot.intent is not None:
@@ -175,8 +177,9 @@ class CommitOrder:
             self.out.replaced.append((seq, attempt))
             return
         failed = CommitRun(
-            run=None, seq=seq, attempt=attempt, epoch=self.epoch, snapshot_seq=seq - 1, outcome=State.FAILED,
-            accesses=(), result=None, error=error, handler_s=0.0, deadline_s=0.0,
+            run=None, submission=submission, seq=seq, attempt=attempt, epoch=self.epoch, snapshot_seq=seq - 1,
+            first_snapshot_seq=seq - 1, outcome=State.FAILED, accesses=(), released=None, result=None, error=error,
+            handler_s=0.0, deadline_s=0.0,
         )  # fmt: skip
         self.offer(failed)
 
@@ -331,11 +334,14 @@ class CommitOrder:
             else:
                 written[store] = set(keys)
                 self._changed.add(store)
-        self._end(intent, State.COMMITTED, intent.result, None)
+        changes = tuple([(access.store, writes) for access, _, writes in resolved]) if resolved else ()
+        self._end(intent, State.COMMITTED, intent.result, None, changes)
         if self._slots and keys_by_store:
             self._invalidate(seq, keys_by_store)
 
-    def _end(self, intent: CommitRun, state: State, result: Any, error: BaseException | None) -> None:
+    def _end(
+        self, intent: CommitRun, state: State, result: Any, error: BaseException | None, changes: Changes = ()
+    ) -> None:
         seq = intent.seq
         if seq != self.next_seq:
             require(False, "runs end in seq order", seq=seq, expected=self.next_seq)
@@ -346,7 +352,10 @@ class CommitOrder:
             self.conflicts_in_flight -= len(conflicts)
             self._claims.remove(seq)
         # Past the named tuple's own constructor: one for every run, at half the price.
-        ended = (seq, intent.attempt, state, result, error, conflicts, intent.handler_s)
+        ended = (
+            intent.submission, seq, intent.attempt, state, result, error, conflicts, intent.handler_s,
+            intent.snapshot_seq, intent.first_snapshot_seq, intent.accesses, changes, intent.released,
+        )  # fmt: skip
         self.ended.append(tuple.__new__(EndedRun, ended))
         self.next_seq = seq + 1
         if self._stalled:

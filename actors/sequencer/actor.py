@@ -24,20 +24,23 @@ class Sequencer(Actor):
 
     receives: ClassVar[tuple[type, ...]] = (AcceptTriggers, RunsEnded, GetStats, Drain)
 
-    def __init__(self, clock: Clock, window: Window) -> None:
+    def __init__(self, clock: Clock, window: Window, committed_through: int = 0, now: float = 0.0) -> None:
         super().__init__()
         self._clock = clock
         self._window = window
         self._waiting = WaitingTriggers()
-        self._seq = 0
-        self._now = 0.0
+        self._seq = committed_through
+        self.now = now  # The newest `tx.now`, POSIX seconds. Read by the checkpointer; only this actor writes it.
         self._drains: list[Any] = []
-        self.sequenced = 0  # Read by the edge to bound the queue; only this actor writes it.
+        self.bypassed = 0  # Accepted past the edge (submitted by a commit, or before a restart). Read by the edge, too.
+        self.sequenced = 0  # How many were given a seq. Read by the edge to bound the queue; only this actor writes it.
         self.coordinator: Mailbox
         self.committer: Mailbox
 
     def on_accept_triggers(self, message: AcceptTriggers) -> None:
         push = self._waiting.push
+        if message.bypasses:
+            self.bypassed += len(message.submissions)
         for submission in message.submissions:
             push(submission)
 
@@ -88,8 +91,8 @@ class Sequencer(Actor):
             numbered.append(submission)
         if numbered:
             first_seq, self._seq = self._seq + 1, seq
-            self.sequenced = seq
-            self._now = max(self._now, now)
+            self.sequenced += len(numbered)
+            self.now = max(self.now, now)
             self.coordinator.tell(
-                RunsSequenced(first_seq=first_seq, submissions=tuple(numbered), sequenced_at=self._now)
+                RunsSequenced(first_seq=first_seq, submissions=tuple(numbered), sequenced_at=self.now)
             )

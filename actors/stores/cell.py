@@ -17,8 +17,9 @@ from seqtor.actors.dispatchers.contract import Timers
 from seqtor.actors.mailbox import Mailbox
 from seqtor.actors.stores.contract import StoreActor, StoreRef
 from seqtor.messages.errors import Rejected, StoreUnavailable
+from seqtor.messages.journal import MakeCheckpoint
 from seqtor.messages.lifecycle import StoreRecovered, StoreRefusedToStart
-from seqtor.messages.stores import ApplyCommits, ValidateCommit, ValidationDone
+from seqtor.messages.stores import ApplyCommits, Checkpoint, ValidateCommit, ValidationDone
 
 __all__ = ["StoreCell"]
 
@@ -30,10 +31,15 @@ class RecoverAgain:
 class StoreCell(Actor):
     """Hosts one store."""
 
-    receives: ClassVar[tuple[type, ...]] = (ApplyCommits, ValidateCommit, RecoverAgain)
+    receives: ClassVar[tuple[type, ...]] = (ApplyCommits, ValidateCommit, MakeCheckpoint, RecoverAgain)
 
-    def __init__(self, ref: StoreRef[Any], timers: Timers, started: Mailbox) -> None:
+    def __init__(
+        self, ref: StoreRef[Any], timers: Timers, started: Mailbox, checkpoint: Checkpoint | None = None,
+        journal_id: str = "",
+    ) -> None:  # fmt: skip
         super().__init__()
+        self._checkpoint = checkpoint
+        self._journal_id = journal_id
         self._ref = ref
         self._timers = timers
         self._started = started
@@ -62,7 +68,8 @@ class StoreCell(Actor):
     def _rebuild(self) -> Any:
         self._behaviour = None
         behaviour = self._ref.spec.build()
-        state = behaviour.recover(None)
+        behaviour.journal_id = self._journal_id
+        state = behaviour.recover(self._checkpoint)
         self._behaviour = behaviour
         return state
 
@@ -70,6 +77,20 @@ class StoreCell(Actor):
         if message.seq > self.seq:
             self._state = message.state
             self.seq = message.seq
+
+    def on_make_checkpoint(self, message: MakeCheckpoint) -> None:
+        try:
+            if self._behaviour is None:
+                self._rebuild()
+            data = self._behaviour.checkpoint(message.state)  # type: ignore[union-attr]
+            if data is not None and type(data) is not bytes:
+                raise TypeError(f"checkpoint returned {type(data).__name__}, not bytes or None")
+        except Exception as error:
+            self._behaviour = None
+            error.add_note(f"store {self._ref.name!r} could not make its checkpoint")
+            message.reply_to.set_exception((type(error), error, error.__traceback__))
+        else:
+            message.reply_to.set(data)
 
     def on_validate_commit(self, message: ValidateCommit) -> None:
         error: BaseException | None = None

@@ -6,14 +6,18 @@ handlers see. Promises: iteration in key order whatever the hash seed; a write t
 
 from __future__ import annotations
 
+import contextlib
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from typing import Any, Generic, TypeVar, overload
 
 import immutables
-from pydantic import BaseModel
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
+from seqtor.actors.journal.encoding import model_json, text
+from seqtor.actors.journal.upcasts import Upcasts
 from seqtor.actors.stores.access import Access
-from seqtor.actors.stores.contract import StoreActor, StoreSpec
+from seqtor.actors.stores.contract import StoreActor, StoreSpec, Tail
 from seqtor.actors.stores.model_kind import Increment, ModelKind, require_functions
 from seqtor.actors.stores.sorted_keys import SortedKeys, after_prefix
 from seqtor.messages.errors import RegistrationError
@@ -47,7 +51,8 @@ class CollectionStore(StoreActor[CollectionState[ModelT], "CollectionView[ModelT
         self._initial = initial
 
     def recover(self, checkpoint: Checkpoint | None) -> CollectionState[ModelT]:
-        return CollectionState(self._kind, immutables.Map(self._initial), SortedKeys.of(self._initial))
+        content = self._initial if checkpoint is None else _content_of(self._kind, checkpoint)
+        return CollectionState(self._kind, immutables.Map(content), SortedKeys.of(content))
 
     @staticmethod
     def fold(state: CollectionState[ModelT], writes: Sequence[Write]) -> CollectionState[ModelT]:
@@ -84,6 +89,19 @@ def _resolve(
     if not effective:
         return state, ()
     return CollectionState(kind, entries, keys), effective
+
+
+def _content_of(kind: ModelKind[ModelT], checkpoint: Checkpoint) -> dict[str, ModelT]:
+    """What `Collection.checkpoint_of` wrote; all at once if it fits, one by one through the upcast if it does not."""
+    head, _, body = checkpoint.data.partition(b"\n")
+    version = json.loads(head)["version"]
+    if version == kind.version:
+        with contextlib.suppress(ValidationError):
+            return TypeAdapter(dict[str, kind.model]).validate_json(body, by_alias=False, by_name=True)  # type: ignore[name-defined]
+    return {
+        key: kind.from_json(value, version, f"checkpoint at seq {checkpoint.seq}, key {key!r}")
+        for key, value in json.loads(body).items()
+    }
 
 
 def _one_per_key(kind: ModelKind[ModelT], writes: Sequence[Write]) -> list[Write]:
@@ -127,12 +145,42 @@ class Collection(StoreSpec["CollectionView[ModelT]"], Generic[ModelT]):
             except TypeError as error:
                 raise RegistrationError(f"initial[{key!r}]: {error}") from error
         super().__init__(CollectionStore, self.kind, content)
+        self.version = self.kind.version
         self.needs_judge = self.kind.validates or bool(self.kind.invariants)
 
     def resolve(
         self, state: CollectionState[ModelT], writes: Sequence[Write]
     ) -> tuple[CollectionState[ModelT], Sequence[Write]]:
         return _resolve(state, writes)
+
+    def op_json(self, key: str, op: ModelT | None) -> str:
+        return "null" if op is DELETED else model_json(op)
+
+    def restore(
+        self, checkpoint: Checkpoint | None, state: CollectionState[ModelT], tail: Tail
+    ) -> CollectionState[ModelT]:
+        last: dict[str, tuple[int, Any, int]] = {}  # Only what a key is in the end is worth decoding.
+        for seq, writes in tail:
+            for key, value, version in writes:
+                last[key] = (seq, value, version)
+        return self.fold(
+            state,
+            [
+                Write(key, DELETED if value is None else self.kind.from_json(value, version, f"seq {seq}, key {key!r}"))
+                for key, (seq, value, version) in last.items()
+            ],
+        )
+
+    @property
+    def shape(self) -> str:
+        return self.kind.shape
+
+    def checkpoint_of(self, state: CollectionState[ModelT]) -> bytes:
+        entries = ",\n".join(f"{text(key)}:{model_json(state.entries[key])}" for key in state.keys)
+        return f'{{"version":{self.version}}}\n{{{entries}}}'.encode()
+
+    def use_upcasts(self, upcasts: Upcasts) -> None:
+        self.kind.upcasts = upcasts
 
     def check(self, state: CollectionState[ModelT]) -> None:
         if self.kind.invariants:

@@ -6,17 +6,20 @@ Owns `StoreActor`, the contract that the built-in stores and every user's own st
 
 from __future__ import annotations
 
+import base64
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
-from seqtor.messages.errors import RegistrationError
+from seqtor.actors.journal.encoding import json_of
+from seqtor.actors.journal.upcasts import Upcasts
+from seqtor.messages.errors import JournalCorrupted, RegistrationError
 from seqtor.messages.stores import Checkpoint, Commit, Write
 
 if TYPE_CHECKING:
     from seqtor.actors.stores.access import Access
 
-__all__ = ["StoreActor", "StoreRef", "StoreSpec"]
+__all__ = ["StoreActor", "StoreRef", "StoreSpec", "Tail"]
 
 State = TypeVar("State")
 View = TypeVar("View")
@@ -91,6 +94,7 @@ class StoreSpec(Generic[ViewT_co]):
         self.view: Callable[[Access[Any]], Any] = store_class.view
         self.needs_judge = store_class.dispatcher != "core"
         self.validates = store_class.validate is not StoreActor.validate
+        self.version = 1
 
     def build(self) -> StoreActor[Any, Any]:
         """Make a fresh instance of the store's behaviour."""
@@ -103,6 +107,38 @@ class StoreSpec(Generic[ViewT_co]):
         """
         new = self.fold(state, writes)
         return new, () if new is state else writes
+
+    def op_json(self, key: str, op: Any) -> str:
+        """A resulting write's op as the JSON that the journal keeps."""
+        return op_text(op)
+
+    def restore(self, checkpoint: Checkpoint | None, state: Any, tail: Tail) -> Any:
+        """Fold the commits behind a checkpoint into the state that `recover` made of it.
+
+        Raises JournalCorrupted if a commit does not fold, RegistrationError if a record no longer fits its model.
+        """
+        for seq, writes in tail:
+            try:
+                state = self.fold(state, [Write(key, op_of(value)) for key, value, _ in writes])
+            except Exception as error:
+                raise JournalCorrupted(
+                    f"seq {seq}: {self.store_class.__name__}.fold raised {type(error).__name__}: {error} for a commit that "
+                    "it had folded when it was made: was the store's code changed?",
+                    seq,
+                ) from error
+        return state
+
+    @property
+    def shape(self) -> str:
+        """Changes whenever the stored form does; a checkpoint is made at the first start with a new one."""
+        return ""
+
+    def checkpoint_of(self, state: Any) -> Any:
+        """The state as bytes, off the store's dispatcher; NotImplemented if only the store's actor can tell."""
+        return NotImplemented
+
+    def use_upcasts(self, upcasts: Upcasts) -> None:
+        """Take the functions that make old records fit."""
 
     def check(self, state: Any) -> None:
         """Run invariants on a whole new state; raises `Rejected`."""
@@ -121,6 +157,39 @@ class StoreSpec(Generic[ViewT_co]):
             f"{self.store_class.__name__} has no form for whole values: write through tx[store], "
             "prepare_commit is for Collection and Document"
         )
+
+
+Tail = Iterable[tuple[int, Sequence[tuple[str, Any, int]]]]
+"""Commits in seq order: (seq, writes), each write (key, JSON, version)."""
+
+
+def op_text(op: Any) -> str:
+    """The op of a custom store, JSON or bytes, as JSON: bytes as {"$bytes": base64}, keys that begin with $ escaped."""
+    kind = type(op)
+    if kind is int or kind is str or op is None or kind is bool:
+        return json_of(op)
+    return json_of(_tagged(op))
+
+
+def op_of(value: Any) -> Any:
+    """The op that `op_text` wrote."""
+    if type(value) is list:
+        return [op_of(part) for part in value]
+    if type(value) is dict:
+        if "$bytes" in value:
+            return base64.b64decode(value["$bytes"])
+        return {key.removeprefix("$"): op_of(part) for key, part in value.items()}
+    return value
+
+
+def _tagged(op: Any) -> Any:
+    if type(op) is bytes:
+        return {"$bytes": base64.b64encode(op).decode()}
+    if type(op) is list:
+        return [_tagged(part) for part in op]
+    if type(op) is dict:
+        return {f"${key}" if key.startswith("$") else key: _tagged(part) for key, part in op.items()}
+    return op
 
 
 def _definition(cls: type, name: str) -> Any:

@@ -7,13 +7,16 @@ touch different fields never conflict; the whole model is validated with every c
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Generic, TypeVar, cast
 
 from pydantic import BaseModel, TypeAdapter
 
+from seqtor.actors.journal.encoding import model_json, text
+from seqtor.actors.journal.upcasts import Upcasts
 from seqtor.actors.stores.access import Access
-from seqtor.actors.stores.contract import StoreActor, StoreSpec
+from seqtor.actors.stores.contract import StoreActor, StoreSpec, Tail
 from seqtor.actors.stores.model_kind import Increment, ModelKind, require_functions
 from seqtor.messages.errors import RegistrationError
 from seqtor.messages.stores import Checkpoint, Write
@@ -43,7 +46,11 @@ class DocumentStore(StoreActor[DocumentState[ModelT], "DocumentView[ModelT]"]):
         self._initial = DocumentState(kind, adapters, initial)
 
     def recover(self, checkpoint: Checkpoint | None) -> DocumentState[ModelT]:
-        return self._initial
+        if checkpoint is None:
+            return self._initial
+        kind, kept = self._initial.kind, json.loads(checkpoint.data)
+        value = kind.from_json(kept["value"], kept["version"], f"checkpoint at seq {checkpoint.seq}")
+        return DocumentState(kind, self._initial.adapters, value)
 
     @staticmethod
     def fold(state: DocumentState[ModelT], writes: Sequence[Write]) -> DocumentState[ModelT]:
@@ -95,12 +102,41 @@ class Document(StoreSpec["DocumentView[ModelT]"], Generic[ModelT]):
             ) from error
         adapters = {} if self.kind.validates else {name: self.kind.field_adapter(name) for name in model.model_fields}
         super().__init__(DocumentStore, self.kind, adapters, value)
+        self.version = self.kind.version
         self.needs_judge = self.kind.validates or bool(self.kind.invariants)
 
     def resolve(
         self, state: DocumentState[ModelT], writes: Sequence[Write]
     ) -> tuple[DocumentState[ModelT], Sequence[Write]]:
         return _resolve(state, writes)
+
+    def op_json(self, key: str, op: Any) -> str:
+        # As the model itself would write the field; what is around it is `{"name":` and `}`.
+        part = self.kind.model.model_construct(**{key: op})
+        return model_json(part, include={key})[len(text(key)) + 2 : -1]
+
+    def restore(self, checkpoint: Checkpoint | None, state: DocumentState[ModelT], tail: Tail) -> DocumentState[ModelT]:
+        # Put together as JSON, so that an upcast sees the whole document and not one field of it.
+        fields: dict[str, Any] = {}
+        seq, version = 0, self.version
+        for seq, writes in tail:  # noqa: B007 - the last one is named in an error
+            for key, value, version in writes:  # noqa: B007
+                fields[key] = value
+        if not fields:
+            return state
+        kept = checkpoint.data if checkpoint is not None else self.checkpoint_of(state)
+        merged = {**json.loads(kept)["value"], **fields}
+        return DocumentState(self.kind, state.adapters, self.kind.from_json(merged, version, f"seq {seq}"))
+
+    @property
+    def shape(self) -> str:
+        return self.kind.shape
+
+    def checkpoint_of(self, state: DocumentState[ModelT]) -> bytes:
+        return f'{{"version":{self.version},"value":{model_json(state.value)}}}'.encode()
+
+    def use_upcasts(self, upcasts: Upcasts) -> None:
+        self.kind.upcasts = upcasts
 
     def check(self, state: DocumentState[ModelT]) -> None:
         if self.kind.invariants:

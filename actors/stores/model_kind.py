@@ -5,11 +5,15 @@ Owns copying, deltas and validation of model values, the same for collections an
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Mapping
 from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, TypeAdapter
+from pydantic.errors import PydanticUserError
 
+from seqtor.actors.journal.upcasts import NO_UPCASTS, Upcasts
 from seqtor.messages.errors import RegistrationError, Rejected
 from seqtor.messages.immutability import (
     has_cached_property,
@@ -74,6 +78,8 @@ class ModelKind(Generic[ModelT]):
         self.invariants = invariants
         self.shared = mutable_in_type(model) is None and not needs_value_check(model)
         self.validates = has_user_validation(model)
+        self.version: int = getattr(model, "record_version", 1)
+        self.upcasts: Upcasts = NO_UPCASTS
         self._plain = (
             model.__eq__ is BaseModel.__eq__
             and not model.__private_attributes__
@@ -126,6 +132,23 @@ class ModelKind(Generic[ModelT]):
         start = self.model() if value is None else value
         changed = {name: getattr(start, name) + amount for name, amount in amounts.items()}
         return self.build({**field_values(start), **changed})
+
+    def from_json(self, value: Any, version: int, where: str) -> ModelT:
+        """A model from the JSON that the journal kept, through its upcast if it no longer fits.
+
+        Raises RegistrationError that names `where` and the field.
+        """
+        return self.upcasts.model(self.model, value, version, self.version, where)
+
+    @property
+    def shape(self) -> str:
+        """A digest of the model's fields and their types."""
+        try:
+            schema: Any = self.model.model_json_schema()
+        except PydanticUserError:  # A field of a type that JSON schema has no word for.
+            schema = [(name, repr(field.annotation)) for name, field in self.model.model_fields.items()]
+        described = json.dumps([self.version, schema], sort_keys=True)
+        return hashlib.blake2b(described.encode(), digest_size=8).hexdigest()
 
     def field_adapter(self, name: str) -> TypeAdapter[Any]:
         """Validates one field by itself; only for models without the user's validators."""

@@ -1,0 +1,236 @@
+"""The journal's actor: writes whatever has queued up as one group, and says what is durable.
+
+Owns the backend, and everything that is on its way to it. Runs on a thread of its own. Promises: runs are written in the
+order in which they were told; `RunsDurable` and every answer come after the group is on disk; an error of the backend is
+final: it crashes this actor, nothing is written or answered after it. The batch adapts by itself: while one group is
+being synced, the next queues up.
+
+An accepted trigger whose run ends before its row is written needs no row: the record of the run holds the trigger. So
+rows wait a moment (`INTAKE_DELAY_S`), unless someone waits for them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, ClassVar
+
+from seqtor.actors.base import Actor
+from seqtor.actors.dispatchers.contract import Timers
+from seqtor.actors.invariants import require
+from seqtor.actors.journal.contract import Backend, CommitRow, EntryRow, Group, KeyRow, Opened
+from seqtor.actors.journal.encoding import GENESIS, accepted_text, chained, commit_text, payload_digest
+from seqtor.actors.journal.open_runs import OpenRuns
+from seqtor.actors.mailbox import Mailbox
+from seqtor.actors.stores.contract import StoreRef
+from seqtor.actors.submissions import Submission
+from seqtor.messages.commits import EndedRun
+from seqtor.messages.journal import (
+    AppendEntry,
+    AppendIntake,
+    CheckpointDue,
+    FinishCheckpoint,
+    FlushIntake,
+    GetOpenWork,
+    IntakeWaited,
+    KeepCheckpointPart,
+    ReadJournal,
+    RunsDurable,
+    TrimJournal,
+)
+from seqtor.messages.records import CallRecord, EffectRecord
+from seqtor.messages.runs import RunsEnded
+
+__all__ = ["INTAKE_DELAY_S", "Journal"]
+
+INTAKE_DELAY_S = 0.002
+CHECKPOINT_BYTES_MIN = 16 << 20
+TRIM_ROWS = 1000
+
+
+class Journal(Actor):
+    """Owns the durable log."""
+
+    receives: ClassVar[tuple[type, ...]] = (
+        AppendIntake, FlushIntake, IntakeWaited, RunsEnded, AppendEntry, ReadJournal, GetOpenWork,
+        KeepCheckpointPart, FinishCheckpoint, TrimJournal,
+    )  # fmt: skip
+    batch_max = 4096
+
+    def __init__(
+        self,
+        backend: Backend,
+        opened: Opened,
+        chain: bytes,
+        open_work: OpenRuns,
+        stores: Sequence[StoreRef[Any]],
+        timers: Timers,
+    ) -> None:
+        super().__init__()
+        self._backend = backend
+        self._stores = stores
+        self._timers = timers
+        self._epoch = opened.epoch
+        self._chain = chain
+        self._previous = opened.commits_through
+        self._position = opened.entries_through
+        self.checkpoints = opened.checkpoints  # Read by who travels in time; only this actor writes it.
+        self._intake: dict[str, Submission[Any]] = {}  # Accepted, without a row yet, and not ended.
+        self._open = open_work  # What is on disk and has not ended, for the next checkpoint.
+        self._intake_due = False
+        self._intake_timed = False
+        self._runs: list[RunsEnded] = []
+        self._entries: list[CallRecord | EffectRecord] = []
+        self._answers: list[Any] = []  # Futures that are answered when what is queued now is durable.
+        self._awaited: list[tuple[int, Any]] = []
+        self._bytes = 0  # Written since the last checkpoint.
+        self._checkpoint_asked = False
+        self.durable_through = opened.commits_through
+        self.coordinator: Mailbox
+        self.checkpointer: Mailbox | None = None
+
+    # What is to be written -----------------------------------------------------------------------------------------
+
+    def on_append_intake(self, message: AppendIntake) -> None:
+        for submission in message.submissions:
+            self._intake[submission.id] = submission
+
+    def on_flush_intake(self, message: FlushIntake) -> None:
+        if message.submission.id in self._intake:
+            self._intake_due = True
+        elif message.submission.seq is not None and message.submission.seq > self.durable_through:
+            self._awaited.append((message.submission.seq, message.reply_to))  # Its run has ended and is on its way.
+            return
+        self._answers.append(message.reply_to)
+
+    def on_intake_waited(self, _: IntakeWaited) -> None:
+        self._intake_timed = False
+        self._intake_due = True
+
+    def on_runs_ended(self, message: RunsEnded) -> None:
+        self._runs.append(message)
+
+    def on_append_entry(self, message: AppendEntry) -> None:
+        self._entries.append(message.record)
+        if message.submission is not None:
+            self._open.submissions[message.submission.id] = message.submission
+        self._answers.append(message.reply_to)
+
+    # One group -------------------------------------------------------------------------------------------------------
+
+    def on_batch_end(self) -> None:
+        if self._runs or self._entries or self._intake_due:
+            self._write_group()
+        elif self._intake and not self._intake_timed:
+            self._intake_timed = True
+            self._timers.call_after(INTAKE_DELAY_S, lambda: self.tell_self(IntakeWaited()))
+        self._answer()
+
+    def _write_group(self) -> None:
+        told, self._runs = self._runs, []
+        runs: list[EndedRun] = []
+        commits: list[CommitRow] = []
+        keys: list[KeyRow] = []
+        chain, previous, size = self._chain, self._previous, 0
+        for message in told:
+            for ended in message.runs:
+                require(ended.seq > previous, "runs are journaled in seq order", seq=ended.seq, previous=previous)
+                body = commit_text(ended, previous, self._epoch, message.ended_at, self._stores)
+                chain = chained(chain, body)
+                commits.append(CommitRow(ended.seq, body, chain))
+                previous = ended.seq
+                size += len(body)
+                submission = ended.submission
+                if self._intake.pop(submission.id, None) is None:
+                    self._open.submissions.pop(submission.id, None)
+                if submission.key is not None:
+                    keys.append(KeyRow(submission.key, submission.id, payload_digest(submission.trigger), ended.seq))
+                runs.append(ended)
+        entries, intake_keys = self._entry_rows(len(commits))
+        self._backend.append(Group(commits, entries, [*intake_keys, *keys]))
+        self._chain, self._previous = chain, previous
+        for ended in runs:
+            self._open.ended(ended)
+        self._position += len(entries)
+        self._bytes += size + sum(len(entry.body) for entry in entries)
+        if runs:
+            self.durable_through = previous
+            self.coordinator.tell(RunsDurable(through=previous))
+        if self._bytes > max(CHECKPOINT_BYTES_MIN, self._last_checkpoint_bytes()) and not self._checkpoint_asked:
+            self._checkpoint_asked = True
+            if self.checkpointer is not None:
+                self.checkpointer.tell(CheckpointDue())
+
+    def _entry_rows(self, commits: int) -> tuple[list[EntryRow], list[KeyRow]]:
+        """Rows for the entries that were told, and for accepted triggers: all that are due, or a few along the way."""
+        rows: list[EntryRow] = []
+        keys: list[KeyRow] = []
+        position = self._position
+        taken = list(self._intake.values()) if self._intake_due else list(_first(self._intake.values(), commits))
+        for submission in taken:
+            position += 1
+            self._open.submissions[submission.id] = self._intake.pop(submission.id)
+            rows.append(EntryRow(position, "accepted", submission.id, accepted_text(submission)))
+            if submission.key is not None:
+                keys.append(KeyRow(submission.key, submission.id, payload_digest(submission.trigger), None))
+        self._intake_due = False
+        for record in self._entries:
+            position += 1
+            kind, ref = self._open.noted(record)
+            rows.append(EntryRow(position, kind, ref, record.model_dump_json(exclude_defaults=True)))
+        self._entries.clear()
+        return rows, keys
+
+    def _answer(self) -> None:
+        """Answer who waits for what is durable now."""
+        if self._answers:
+            answers, self._answers = self._answers, []
+            for reply_to in answers:
+                reply_to.set(None)
+        if self._awaited:
+            waiting = self._awaited
+            self._awaited = [each for each in waiting if each[0] > self.durable_through]
+            for seq, reply_to in waiting:
+                if seq <= self.durable_through:
+                    reply_to.set(None)
+
+    def on_stop(self) -> None:
+        """Write what was told, so that an ordered stop loses nothing."""
+        self._intake_due = bool(self._intake)
+        self.on_batch_end()
+        self._backend.close()
+
+    # Reading, checkpoints, trimming ----------------------------------------------------------------------------------
+
+    def on_read_journal(self, message: ReadJournal) -> None:
+        """Call the reader with the backend; its errors are the asker's, not this actor's."""
+        try:
+            found = message.read(self._backend)
+        except Exception as error:
+            message.reply_to.set_exception((type(error), error, error.__traceback__))
+        else:
+            message.reply_to.set(found)
+
+    def on_get_open_work(self, message: GetOpenWork) -> None:
+        chain = next(self._backend.commits(message.seq, message.seq)).chain if message.seq else GENESIS
+        message.reply_to.set(self._open.found(message.seq, chain, self._position))
+
+    def on_keep_checkpoint_part(self, message: KeepCheckpointPart) -> None:
+        self._backend.add_checkpoint_part(message.seq, message.number, message.part)
+
+    def on_finish_checkpoint(self, message: FinishCheckpoint) -> None:
+        self._backend.finish_checkpoint(message.info)
+        self.checkpoints = (*self.checkpoints, message.info)
+        self._bytes = 0
+        self._checkpoint_asked = False
+        message.reply_to.set(message.info)
+
+    def on_trim_journal(self, message: TrimJournal) -> None:
+        if not self._backend.trim(message.info, TRIM_ROWS):
+            self.tell_self(message)  # Behind what has queued up meanwhile.
+
+    def _last_checkpoint_bytes(self) -> int:
+        return self.checkpoints[-1].size_bytes if self.checkpoints else 0
+
+
+def _first(submissions: Iterable[Submission[Any]], count: int) -> Iterable[Submission[Any]]:
+    return (submission for submission, _ in zip(submissions, range(count), strict=False))

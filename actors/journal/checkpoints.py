@@ -1,0 +1,117 @@
+"""Makes checkpoints: the state of every store at one durable seq, and the work that has not ended.
+
+Owns the encoding, which takes long for large states and therefore happens here and not on the journal's thread: the
+states are immutable, so nothing waits for it. Promises: a checkpoint is valid only when all of it is on disk.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar
+
+from loguru import logger
+
+from seqtor.actors.base import Actor
+from seqtor.actors.futures import Driver, ReplyFuture
+from seqtor.actors.journal.contract import CheckpointInfo, CheckpointPart
+from seqtor.actors.journal.encoding import accepted_text, json_of, model_json
+from seqtor.actors.journal.recovery import OPEN_WORK, store_section
+from seqtor.actors.mailbox import Mailbox
+from seqtor.actors.stores.contract import StoreRef
+from seqtor.messages.journal import (
+    CheckpointDue,
+    FinishCheckpoint,
+    GetOpenWork,
+    KeepCheckpointPart,
+    MakeCheckpoint,
+    OpenWorkFound,
+)
+
+__all__ = ["Checkpointer", "Checkpoints"]
+
+PART_BYTES = 1 << 20
+
+
+class Checkpoints:
+    """Makes one checkpoint after another; `take` blocks its caller until it is on disk."""
+
+    def __init__(
+        self,
+        journal: Mailbox,
+        stores: Sequence[StoreRef[Any]],
+        cells: Sequence[Mailbox],
+        durable: Callable[[], Any],
+        now: Callable[[], float],
+        driver: Driver | None,
+        last_seq: int | None,
+    ) -> None:
+        self._journal = journal
+        self._stores = stores
+        self._cells = cells
+        self._durable = durable
+        self._now = now
+        self._driver = driver
+        self.last_seq = last_seq
+
+    def take(self, *, again: bool = False) -> CheckpointInfo | None:
+        """Make a checkpoint of what is durable now; None if there is one of that seq (and not `again`)."""
+        publication = self._durable()
+        seq = publication.seq
+        if seq == self.last_seq and not again:
+            return None
+        number = size = 0
+        work: OpenWorkFound = self._ask(lambda reply: GetOpenWork(seq=seq, reply_to=reply))
+        sections = [(OPEN_WORK, self._open_work(work).encode())]
+        for ref, cell, state in zip(self._stores, self._cells, publication.states, strict=True):
+            data = ref.spec.checkpoint_of(state)
+            if data is NotImplemented:
+                data = self._ask(
+                    lambda reply, cell=cell, state=state: (cell, MakeCheckpoint(state=state, reply_to=reply))
+                )
+            if data is not None:
+                sections.append((store_section(ref.name), data))
+        for section, data in sections:
+            for start in range(0, max(1, len(data)), PART_BYTES):
+                part = CheckpointPart(section, data[start : start + PART_BYTES])
+                self._journal.tell(KeepCheckpointPart(seq=seq, number=number, part=part))
+                number += 1
+            size += len(data)
+        info = CheckpointInfo(seq, work.entries_through, work.chain, number, size)
+        self._ask(lambda reply: FinishCheckpoint(info=info, reply_to=reply))
+        self.last_seq = seq
+        return info
+
+    def _open_work(self, work: OpenWorkFound) -> str:
+        shapes = json_of({ref.name: ref.spec.shape for ref in self._stores})
+        parts = [
+            ("accepted", map(accepted_text, work.submissions)),
+            ("calls", map(model_json, work.calls)),
+            ("effects", map(model_json, work.effects)),
+            ("closed", map(json_of, work.closed)),
+            ("dead", map(model_json, work.dead)),
+        ]
+        lists = "".join(f',"{name}":[{",".join(texts)}]' for name, texts in parts)
+        return f'{{"format":1,"now":{self._now()!r},"shapes":{shapes}{lists}}}'
+
+    def _ask(self, make: Callable[[ReplyFuture], Any]) -> Any:
+        reply = ReplyFuture()
+        reply.driver = self._driver
+        made = make(reply)
+        mailbox, question = made if isinstance(made, tuple) else (self._journal, made)
+        mailbox.tell(question)
+        return reply.get()
+
+
+class Checkpointer(Actor):
+    """Takes a checkpoint when the journal has grown; on a thread of its own, so it may wait."""
+
+    receives: ClassVar[tuple[type, ...]] = (CheckpointDue,)
+
+    def __init__(self, checkpoints: Checkpoints) -> None:
+        super().__init__()
+        self._checkpoints = checkpoints
+
+    def on_checkpoint_due(self, _: CheckpointDue) -> None:
+        info = self._checkpoints.take()
+        if info is not None:
+            logger.debug("checkpoint at seq {}: {} bytes", info.seq, info.size_bytes)

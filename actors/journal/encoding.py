@@ -1,0 +1,194 @@
+"""Runs and triggers as JSON text, for the journal.
+
+Owns the writing of the records of `messages/records.py`. They are put together as text, because there is one for every
+run: building a pydantic record and dumping it costs four times as much; a test reads each back through its model.
+Promises: what was accepted into the system can be written; the same run gives the same text.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from pydantic_core import PydanticSerializationError, to_json, to_jsonable_python
+
+from seqtor.messages.errors import Rejected
+from seqtor.messages.records import RecordedError
+from seqtor.messages.runs import State
+from seqtor.messages.stores import StoreAccess
+
+if TYPE_CHECKING:
+    from pydantic import BaseModel
+
+    from seqtor.actors.stores.contract import StoreRef
+    from seqtor.actors.submissions import Submission
+    from seqtor.messages.commits import EndedRun
+    from seqtor.messages.triggers import Trigger
+
+__all__ = [
+    "GENESIS",
+    "accepted_text",
+    "chained",
+    "commit_text",
+    "error_record",
+    "json_of",
+    "model_json",
+    "payload_digest",
+    "reads_digest",
+    "text",
+]
+
+text = json.encoder.encode_basestring_ascii
+"""A string as JSON, also one that is no valid Unicode."""
+
+
+GENESIS = bytes(32)
+"""The hash before the first record."""
+
+
+def payload_digest(trigger: Trigger[Any]) -> bytes:
+    """Tells whether two triggers are the same: type and fields."""
+    return hashlib.blake2b(f"{trigger.trigger_name}:{model_json(trigger)}".encode(), digest_size=16).digest()
+
+
+def chained(chain: bytes, body: str) -> bytes:
+    """The hash of a record that follows the record with the hash `chain`: SHA-256 over both."""
+    return hashlib.sha256(chain + body.encode()).digest()
+
+
+def json_of(value: Any) -> str:
+    """Any value that pydantic can serialise, as JSON."""
+    kind = type(value)
+    if kind is int or kind is bool or value is None:
+        return json.dumps(value)
+    if kind is str:
+        return text(value)
+    try:
+        return to_json(value, bytes_mode="base64", inf_nan_mode="strings").decode()
+    except PydanticSerializationError:  # Strings that are no valid Unicode: the slower way escapes them.
+        return json.dumps(to_jsonable_python(value, bytes_mode="base64", inf_nan_mode="strings"))
+
+
+def model_json(model: BaseModel, include: set[str] | None = None) -> str:
+    """A model's fields (all, or those named), by name, as JSON from which it can be made again."""
+    serializer = model.__pydantic_serializer__
+    try:
+        return serializer.to_json(model, round_trip=True, by_alias=False, include=include).decode()
+    except PydanticSerializationError:
+        fields = serializer.to_python(model, mode="json", round_trip=True, by_alias=False, include=include)
+        return json.dumps(fields, separators=(",", ":"))
+
+
+def trigger_text(submission: Submission[Any]) -> str:
+    """A trigger with the name and version of its type."""
+    trigger = submission.trigger
+    return (
+        f'{{"type":{text(submission.handler.name)},"version":{trigger.trigger_version},'
+        f'"payload":{model_json(trigger)}}}'
+    )
+
+
+def accepted_text(submission: Submission[Any]) -> str:
+    """An `AcceptedRecord`."""
+    return (
+        f'{{"format":1,"run":"{submission.id}","arrival":{submission.arrival},"trigger":{trigger_text(submission)},'
+        f'"priority":{submission.priority},"event_time":{submission.event_time!r},'
+        f'"submitted_at":{submission.submitted_at!r}{_origin_text(submission)}}}'
+    )
+
+
+def _origin_text(submission: Submission[Any]) -> str:
+    origin = submission.origin
+    if origin is None:
+        return ""
+    key = "" if origin.key is None else f',"key":{text(origin.key)}'
+    return key if origin.cause is None else f'{key},"cause":{text(origin.cause)}'
+
+
+def reads_digest(accesses: Sequence[StoreAccess]) -> str:
+    """Sixteen hex digits over the names that were read: keys and ranges, in an order of their own."""
+    parts = []
+    for access in accesses:
+        names = [*sorted(access.keys), *map(repr, sorted(access.ranges, key=repr))]
+        if access.whole:
+            names.append("*")
+        if names:
+            parts.append(f"{access.store}:{names}")
+    return hashlib.blake2b("\n".join(sorted(parts)).encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
+
+
+def commit_text(ended: EndedRun, previous: int, epoch: int, ended_at: float, stores: Sequence[StoreRef[Any]]) -> str:
+    """A `CommitRecord`, with what is empty left out."""
+    submission = ended.submission
+    head = (
+        f'{{"format":1,"seq":{ended.seq},"previous":{previous},"epoch":{epoch},"run":"{submission.id}",'
+        f'"state":"{ended.state.value}","attempt":{ended.attempts},"trigger":{trigger_text(submission)},'
+        f'"handler_version":{submission.handler.version},"priority":{submission.priority},'
+        f'"event_time":{submission.event_time!r},"submitted_at":{submission.submitted_at!r},'
+        f'"sequenced_at":{submission.sequenced_at!r},"ended_at":{ended_at!r},"handler_s":{ended.handler_s!r},'
+        f'"snapshot":{ended.snapshot_seq},"first_snapshot":{ended.first_snapshot_seq},'
+        f'"reads":"{reads_digest(ended.accesses)}"'
+    )
+    parts = [head]
+    if ended.writes:
+        parts.append(f',"writes":[{",".join(_writes(ended, stores))}]')
+    if ended.result is not None:
+        parts.append(f',"result":{json_of(ended.result)}')
+    if ended.error is not None:
+        parts.append(f',"error":{model_json(error_record(ended.error))}')
+    if submission.origin is not None:
+        parts.append(_origin_text(submission))
+    released = ended.released
+    if released is not None:
+        if released.calls:
+            parts.append(f',"calls":[{",".join(map(model_json, released.calls))}]')
+        if ended.state is State.COMMITTED:
+            if released.submissions:
+                parts.append(f',"submitted":[{",".join(map(accepted_text, released.submissions))}]')
+            if released.effects:
+                parts.append(f',"effects":[{",".join(map(model_json, released.effects))}]')
+    if ended.conflicts:
+        conflicts = [
+            f'{{"attempt":{c.attempt},"store":{text(c.store)},"key":{text(c.key)},"writer_seq":{json.dumps(c.writer_seq)}}}'
+            for c in ended.conflicts
+        ]
+        parts.append(f',"conflicts":[{",".join(conflicts)}]')
+    parts.append("}")
+    return "".join(parts)
+
+
+def _writes(ended: EndedRun, stores: Sequence[StoreRef[Any]]) -> list[str]:
+    found = []
+    for store, writes in ended.writes:
+        ref = stores[store]
+        name, version, op_json = text(ref.name), ref.spec.version, ref.spec.op_json
+        tail = "]" if version == 1 else f",{version}]"
+        for key, op in writes:
+            found.append(f"[{name},{text(key)},{op_json(key, op)}{tail}")
+    return found
+
+
+def error_record(error: BaseException) -> RecordedError:
+    """An exception as it is kept: class, text, and the arguments if they are JSON."""
+    kind = type(error)
+    details = code = None
+    if isinstance(error, Rejected):
+        details = _jsonable(error.details) if error.details else None
+        code = error.code
+        message = error.message
+    else:
+        message = str(error)
+    arguments = [_jsonable(argument) for argument in error.args]
+    return RecordedError(
+        type=f"{kind.__module__}.{kind.__qualname__}", message=message, code=code, details=details, arguments=arguments
+    )
+
+
+def _jsonable(value: Any) -> Any:
+    """The value as JSON; what JSON cannot hold as its repr, because the journal must be able to take every error."""
+    try:
+        return to_jsonable_python(value, bytes_mode="base64", inf_nan_mode="strings", fallback=repr)
+    except ValueError:
+        return repr(value)

@@ -1,0 +1,74 @@
+"""What is in the journal and has not ended yet: accepted triggers, answers of calls, effects.
+
+Owns what a checkpoint has to remember beside the stores, so that what lies before it need not be read again. Pure; on
+the journal's thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+from seqtor.messages.journal import OpenWorkFound
+from seqtor.messages.records import CallRecord, EffectRecord, OpenEffect
+from seqtor.messages.runs import State
+
+if TYPE_CHECKING:
+    from seqtor.actors.submissions import Submission
+    from seqtor.messages.commits import EndedRun
+
+__all__ = ["OpenRuns"]
+
+
+class OpenRuns:
+    """The open ends of the journal, by run id, and by (seq, index) for effects."""
+
+    def __init__(
+        self,
+        submissions: Iterable[Submission[Any]] = (),
+        calls: Iterable[CallRecord] = (),
+        effects: Iterable[OpenEffect] = (),
+        dead: Iterable[EffectRecord] = (),
+    ) -> None:
+        self.submissions: dict[str, Submission[Any]] = {each.id: each for each in submissions}
+        self.calls: dict[str, list[CallRecord]] = {}
+        for call in calls:
+            self.calls.setdefault(call.run, []).append(call)
+        self.effects: dict[tuple[int, int], OpenEffect] = {(each.seq, each.index): each for each in effects}
+        self.dead: list[EffectRecord] = list(dead)
+        self._closed: set[tuple[int, int]] = set()  # Effects that have ended, of commits behind the last checkpoint.
+
+    def ended(self, ended: EndedRun) -> None:
+        """Note the end of a run, which closes its own entries and opens those of what it released."""
+        if self.calls:
+            self.calls.pop(ended.submission.id, None)
+        released = ended.released
+        if released is not None and ended.state is State.COMMITTED:
+            for submission in released.submissions:
+                self.submissions[submission.id] = submission
+            for index, effect in enumerate(released.effects):
+                self.effects[ended.seq, index] = OpenEffect(seq=ended.seq, index=index, effect=effect)
+
+    def noted(self, record: CallRecord | EffectRecord) -> tuple[str, str]:
+        """Note a call or the end of an effect; returns the kind and the reference of its entry."""
+        if isinstance(record, CallRecord):
+            self.calls.setdefault(record.run, []).append(record)
+            return "call", record.run
+        self.effects.pop((record.seq, record.index), None)
+        self._closed.add((record.seq, record.index))
+        if record.error is not None:
+            self.dead.append(record)
+        return "effect", f"{record.seq}.{record.index}"
+
+    def found(self, seq: int, chain: bytes, entries_through: int) -> OpenWorkFound:
+        """A copy for the checkpoint at `seq`."""
+        self._closed = {closed for closed in self._closed if closed[0] > seq}
+        return OpenWorkFound(
+            chain=chain,
+            entries_through=entries_through,
+            submissions=tuple(self.submissions.values()),
+            calls=tuple(call for calls in self.calls.values() for call in calls),
+            effects=tuple(each for each in self.effects.values() if each.seq <= seq),
+            closed=tuple(sorted(self._closed)),
+            dead=tuple(self.dead),
+        )

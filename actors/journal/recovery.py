@@ -1,0 +1,207 @@
+"""Brings back what a journal holds: the stores' states, and the work that had not ended.
+
+Owns the way from rows to states, without any handler's code. Promises: what is read is checked (the hash chain, the shape
+of each record, its place); a journal that cannot be read is refused with the place, never taken for a shorter one; what
+the code no longer registers is named. Called at the start, on the caller's thread, before any actor has the backend.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import from_json
+
+from seqtor.actors.journal.contract import Backend, CheckpointInfo, CommitRow, Opened
+from seqtor.actors.journal.encoding import GENESIS, chained
+from seqtor.actors.stores.contract import StoreRef
+from seqtor.messages.errors import JournalCorrupted, RegistrationError
+from seqtor.messages.records import AcceptedRecord, CallRecord, CommitRecord, EffectRecord, OpenEffect, OpenWork
+from seqtor.messages.stores import Checkpoint
+
+__all__ = ["OPEN_WORK", "Recovery", "checked_rows", "commit_record", "store_section"]
+
+OPEN_WORK = "open"
+
+
+def store_section(store: str) -> str:
+    """The section of a checkpoint that holds a store's state."""
+    return f"store:{store}"
+
+
+class Recovery:
+    """What is read from a journal at the start. `tail` holds each store's writes since the checkpoint."""
+
+    def __init__(self, backend: Backend, opened: Opened, progress: Callable[[int, int], None] | None = None) -> None:
+        self.backend = backend
+        self.opened = opened
+        self.info: CheckpointInfo | None = opened.checkpoints[-1] if opened.checkpoints else None
+        self.checkpoints: dict[str, bytes] = {}
+        self.shapes: dict[str, str] = {}
+        self.chain = GENESIS
+        self.now = 0.0
+        self.accepted: dict[str, AcceptedRecord] = {}
+        self.calls: dict[str, list[CallRecord]] = {}
+        self.effects: dict[tuple[int, int], OpenEffect] = {}
+        self.dead: list[EffectRecord] = []
+        self.tail: dict[str, list[tuple[int, list[tuple[str, Any, int]]]]] = {}
+        self._progress = progress
+        self._closed: list[tuple[int, int]] = []
+        self._outcomes: list[EffectRecord] = []
+        self._ended: set[str] = set()
+        self._read_checkpoint()
+        self._read_entries()
+        self._read_commits()
+
+    def states(self, refs: Sequence[StoreRef[Any]], recovered: Sequence[Any]) -> list[Any]:
+        """Fold what was committed since the checkpoint into the states that the stores recovered."""
+        found = []
+        for ref, state in zip(refs, recovered, strict=True):
+            tail = self.tail.get(ref.name)
+            found.append(state if not tail else ref.spec.restore(self.checkpoint(ref.name), state, tail))
+        return found
+
+    def checkpoint(self, store: str) -> Checkpoint | None:
+        """A store's part of the checkpoint."""
+        data = self.checkpoints.get(store)
+        return None if data is None or self.info is None else Checkpoint(self.info.seq, data)
+
+    def needs_checkpoint(self, refs: Iterable[StoreRef[Any]]) -> bool:
+        """Whether a store is new, or kept in another form than now."""
+        return any(self.shapes.get(ref.name) != ref.spec.shape for ref in refs)
+
+    def require_known(self, stores: Iterable[str], triggers: Iterable[str], effects: Iterable[str]) -> None:
+        """Raise RegistrationError that names all that the journal needs and the code does not register."""
+        needed = [
+            ("store", set(self.shapes) | set(self.tail), set(stores)),
+            ("trigger", {record.trigger.type for record in self.accepted.values()}, set(triggers)),
+            ("effect", {each.effect.name for each in self.effects.values()}, set(effects)),
+        ]
+        missing = [f"{kind} {name!r}" for kind, used, known in needed for name in sorted(used - known)]
+        if missing:
+            raise RegistrationError(
+                f"the journal {self.backend.place} holds work of {', '.join(missing)}, which the program no longer "
+                "registers: register it again (under the name it had), or let the version that has it end the work first"
+            )
+
+    def open_accepted(self) -> list[AcceptedRecord]:
+        """The triggers that were accepted and have not ended, in the order in which they were submitted."""
+        return sorted(self.accepted.values(), key=lambda record: (record.submitted_at, record.arrival))
+
+    # Reading -----------------------------------------------------------------------------------------------------------
+
+    def _read_checkpoint(self) -> None:
+        if self.info is None:
+            if self.opened.commits_from > 1:
+                raise JournalCorrupted(
+                    f"{self.backend.place}: the commits up to seq {self.opened.commits_from - 1} were trimmed, and the "
+                    "checkpoint that stood for them is missing"
+                )
+            return
+        sections: dict[str, list[bytes]] = {}
+        for part in self.backend.checkpoint_parts(self.info.seq):
+            sections.setdefault(part.section, []).append(part.data)
+        self.chain = self.info.chain
+        for section, parts in sections.items():
+            if section != OPEN_WORK:
+                self.checkpoints[section.removeprefix("store:")] = b"".join(parts)
+        where = f"{self.backend.place}: checkpoint at seq {self.info.seq}"
+        work = _record(OpenWork, b"".join(sections.get(OPEN_WORK, ())), where)
+        self.now = work.now
+        self.shapes = work.shapes
+        self.accepted = {record.run: record for record in work.accepted}
+        for call in work.calls:
+            self.calls.setdefault(call.run, []).append(call)
+        self.effects = {(each.seq, each.index): each for each in work.effects}
+        self.dead = list(work.dead)
+        self._closed = work.closed
+
+    def _read_entries(self) -> None:
+        after = self.info.entries_through if self.info else 0
+        for row in self.backend.entries(after + 1, self.opened.entries_through):
+            where = f"{self.backend.place}: entry {row.pos} ({row.kind} {row.ref})"
+            if row.kind == "accepted":
+                self.accepted[row.ref] = _record(AcceptedRecord, row.body, where)
+            elif row.kind == "call":
+                self.calls.setdefault(row.ref, []).append(_record(CallRecord, row.body, where))
+            elif row.kind == "effect":
+                self._outcomes.append(_record(EffectRecord, row.body, where))
+            else:
+                raise JournalCorrupted(f"{where}: this version knows no such entry; was it written by a newer one?")
+
+    def _read_commits(self) -> None:
+        first = self.info.seq + 1 if self.info else 1
+        last = self.opened.commits_through
+        for row in checked_rows(self.backend, first, last, self.chain):
+            self.chain = row.chain
+            record = from_json(row.body)
+            self._fold_in(record)
+            if self._progress is not None and row.seq % 10_000 == 0:
+                self._progress(row.seq, last)
+        for closed in self._closed:
+            self.effects.pop(closed, None)
+        for outcome in self._outcomes:
+            if self.effects.pop((outcome.seq, outcome.index), None) is None:
+                continue  # Written twice: the first counts.
+            if outcome.error is not None:
+                self.dead.append(outcome)
+            if outcome.submitted is not None and outcome.submitted.run not in self._ended:
+                self.accepted[outcome.submitted.run] = outcome.submitted
+        for run in self._ended:
+            self.accepted.pop(run, None)
+            self.calls.pop(run, None)
+
+    def _fold_in(self, record: dict[str, Any]) -> None:
+        if record["format"] != 1:
+            raise JournalCorrupted(
+                f"{self.backend.place}: seq {record['seq']} is written in format {record['format']}, this version reads "
+                "format 1: open it with the version that wrote it",
+                record["seq"],
+            )
+        seq = record["seq"]
+        self.now = max(self.now, record["sequenced_at"])
+        by_store: dict[str, list[tuple[str, Any, int]]] = {}
+        for write in record.get("writes", ()):
+            by_store.setdefault(write[0], []).append((write[1], write[2], write[3] if len(write) > 3 else 1))
+        for store, writes in by_store.items():
+            self.tail.setdefault(store, []).append((seq, writes))
+        self._ended.add(record["run"])
+        for child in record.get("submitted", ()):
+            accepted = AcceptedRecord.model_validate(child)
+            self.accepted[accepted.run] = accepted
+        for index, effect in enumerate(record.get("effects", ())):
+            self.effects[seq, index] = OpenEffect(seq=seq, index=index, effect=effect)
+
+
+def checked_rows(backend: Backend, first: int, last: int, chain: bytes) -> Iterator[CommitRow]:
+    """The rows first..last, each held against the chain that begins with the hash before `first`."""
+    expected = first
+    for row in backend.commits(first, last):
+        if row.seq != expected:
+            raise JournalCorrupted(f"{backend.place}: seq {expected} is missing, the next one is {row.seq}", expected)
+        chain = chained(chain, row.body)
+        if chain != row.chain:
+            raise JournalCorrupted(
+                f"{backend.place}: the record of seq {row.seq}, or the one before it, is not what was written: its hash "
+                f"is {chain.hex()[:16]}, kept was {row.chain.hex()[:16]}. `seqtor journal export` saves the records before",
+                row.seq,
+            )
+        yield row
+        expected += 1
+    if expected <= last:
+        raise JournalCorrupted(f"{backend.place}: the records end at seq {expected - 1}, {last} were written", expected)
+
+
+def commit_record(row: CommitRow, place: str) -> CommitRecord:
+    """A row as a record. Raises JournalCorrupted if it is none."""
+    return _record(CommitRecord, row.body, f"{place}: seq {row.seq}")
+
+
+def _record(kind: type[Any], body: str | bytes, where: str) -> Any:
+    try:
+        return kind.model_validate_json(body)
+    except ValidationError as error:
+        raise JournalCorrupted(
+            f"{where} is not what a {kind.__name__} looks like: {error.errors()[0]['msg']}"
+        ) from error

@@ -1,0 +1,474 @@
+"""A journal in an SQLite file.
+
+Owns one connection, which writes and checkpoints. WAL with `synchronous=FULL`: a group is durable when its COMMIT
+returns. `locking_mode=EXCLUSIVE`: no other connection, no shared memory. Promises the contract, and that whatever is on
+disk is either read back as it was written or refused with the place. Must never go on after an error while writing: what
+a failed fsync leaves in the system's cache looks durable and is not.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, NoReturn
+from urllib.parse import quote
+
+import apsw
+
+from seqtor.actors.invariants import require
+from seqtor.actors.journal.contract import CheckpointInfo, CheckpointPart, CommitRow, EntryRow, Group, KeyRow, Opened
+from seqtor.actors.journal.groups import ends_after
+from seqtor.actors.journal.sqlite_files import FORMAT, TABLES, WHAT_TO_DO, create_database, is_journal, wal_path
+from seqtor.actors.journal.sqlite_owner import Owner
+from seqtor.messages.errors import JournalCorrupted, JournalLocked, NotRunning
+
+__all__ = ["SqliteBackend"]
+
+# Pages in the log when a commit copies them into the database. Measured with rows of 500 bytes: more pages make single
+# rows slower (the log grows into blocks that the file system has yet to allocate) and the pause longer (4 ms here, 27 ms
+# with 4,000); fewer copy the same pages more often.
+WAL_PAGES = 500
+PIECE_ROWS = 256
+PIECE_BYTES = 1 << 20
+TRIM_PARTS = 16  # A part of a checkpoint is up to 1 MiB, so few of them make a long transaction.
+
+INSERT_COMMIT = "INSERT INTO commits VALUES (?, ?, ?)"
+INSERT_ENTRY = "INSERT INTO entries VALUES (?, ?, ?, ?, ?)"
+REPLACE_KEY = "INSERT OR REPLACE INTO keys VALUES (?, ?, ?, ?)"
+
+
+class SqliteBackend:
+    """A backend over one SQLite file; `vfs` names a registered VFS, for fault injection."""
+
+    def __init__(self, path: str | os.PathLike[str], *, vfs: str | None = None) -> None:
+        self.place = os.fspath(path)
+        self._vfs = vfs
+        self._path = Path(path)
+        self._connection: apsw.Connection | None = None
+        self._owner: Owner | None = None
+        self._writes = False
+        self._failure: BaseException | None = None
+        self._journal_id = ""
+        self._commits_trimmed = self._commits_through = 0
+        self._entries_trimmed = self._entries_through = 0
+        self._attempts = 0  # Of checkpoints: one that is made again keeps the finished one until it is finished.
+        self._unfinished: dict[int, tuple[int, int]] = {}  # seq → attempt, parts so far
+
+    # Opening and closing -----------------------------------------------------------------------------------------------
+
+    def open(self, *, write: bool = True) -> Opened:
+        if self._connection is not None:
+            raise JournalLocked(f"journal '{self.place}' is open already, by this very object: close it first")
+        # Links are followed: who comes through another name must meet the same side file.
+        self._path = Path(self.place).expanduser().resolve()
+        self._failure = None
+        self._writes = False
+        try:
+            if write:
+                self._open_to_write()
+            else:
+                self._open_to_read()
+            return self._begin(write)
+        except apsw.Error as error:
+            self._abandon()
+            self._refuse(error, "opening it")
+        except BaseException:
+            self._abandon()
+            raise
+
+    def _open_to_write(self) -> None:
+        self._owner = Owner.take(self._path)
+        try:
+            if not is_journal(self._path, self._owner.marks):
+                create_database(self._path, self._vfs)
+        except BaseException:
+            self._owner.discard()
+            raise
+        self._connect(str(self._path), apsw.SQLITE_OPEN_READWRITE)
+
+    def _open_to_read(self) -> None:
+        """Read without leaving a trace: from the file alone, or together with the log that a crash has left."""
+        self._owner = Owner.read(self._path)
+        if not is_journal(self._path, self._owner and self._owner.marks):
+            raise FileNotFoundError(errno.ENOENT, f"there is no journal at '{self.place}': give the path of one")
+        wal = wal_path(self._path)
+        if not wal.exists() or not wal.stat().st_size:
+            uri = f"file:{quote(str(self._path))}?immutable=1"
+            self._connect(uri, apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI)
+            return
+        # SQLite reads a log only where it could lock and write; it writes nothing here.
+        connection = self._connect(str(self._path), apsw.SQLITE_OPEN_READWRITE)
+        connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+        connection.pragma("query_only", 1)
+
+    def _connect(self, name: str, flags: int) -> apsw.Connection:
+        self._connection = connection = apsw.Connection(name, flags, self._vfs)
+        connection.set_busy_timeout(0)
+        connection.config(apsw.SQLITE_DBCONFIG_DEFENSIVE, 1)
+        connection.config(apsw.SQLITE_DBCONFIG_TRUSTED_SCHEMA, 0)
+        if flags & apsw.SQLITE_OPEN_READWRITE and connection.readonly("main"):
+            raise PermissionError(
+                errno.EACCES,
+                f"journal '{self.place}' cannot be written: give this user write access to '{self._path}*' and the folder",
+            )
+        connection.pragma("locking_mode", "EXCLUSIVE")  # Before anything is read: then no shared memory is needed.
+        connection.pragma("cell_size_check", 1)
+        return connection
+
+    def _begin(self, write: bool) -> Opened:
+        """Check what was found, and with `write` begin a new epoch."""
+        connection = self._open_connection()
+        meta = self._read_meta(connection)
+        self._journal_id = meta["journal_id"]
+        self._commits_trimmed, self._commits_through = self._ends(connection, "commits", "seq", meta["commits_trimmed"])
+        self._entries_trimmed, self._entries_through = self._ends(connection, "entries", "pos", meta["entries_trimmed"])
+        self._check_marks()
+        infos = self._read_checkpoints(connection)
+        if write:
+            meta["epoch"] += 1
+            self._prepare_to_write(connection, meta["epoch"])
+        return Opened(
+            journal_id=self._journal_id,
+            epoch=meta["epoch"],
+            commits_from=self._commits_trimmed + 1,
+            commits_through=self._commits_through,
+            entries_from=self._entries_trimmed + 1,
+            entries_through=self._entries_through,
+            checkpoints=infos,
+        )
+
+    def _read_meta(self, connection: apsw.Connection) -> dict[str, Any]:
+        tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
+        if missing := TABLES - tables:
+            self._corrupted(f"expected the tables {_list(TABLES)}, {_list(missing)} missing")
+        meta: dict[str, Any] = dict(connection.execute("SELECT name, value FROM meta").fetchall())
+        expected = {"journal_id": str, "format": int, "epoch": int, "commits_trimmed": int, "entries_trimmed": int}
+        for name, kind in expected.items():
+            if type(meta.get(name)) is not kind:
+                self._corrupted(f"expected {name} in the table meta, found {meta.get(name)!r}")
+        if meta["format"] != FORMAT:
+            self._corrupted(f"expected format {FORMAT}, found {meta['format']}: open it with the version that wrote it")
+        return meta
+
+    def _ends(self, connection: apsw.Connection, table: str, column: str, trimmed: int) -> tuple[int, int]:
+        """How far rows were trimmed and how far they go; what is between is checked when it is read."""
+        sql = f"SELECT (SELECT min({column}) FROM {table}), (SELECT max({column}) FROM {table})"
+        ((first, last),) = connection.execute(sql)
+        if first is None:
+            return trimmed, trimmed
+        if first != trimmed + 1:
+            self._corrupted(f"expected the {table} to begin at {column} {trimmed + 1}, they begin at {first}", first)
+        return trimmed, last
+
+    def _check_marks(self) -> None:
+        marks = self._owner and self._owner.marks
+        if not marks or marks.journal_id != self._journal_id:
+            return
+        for table, found, expected in (
+            ("commits", self._commits_through, marks.commits_through),
+            ("entries", self._entries_through, marks.entries_through),
+        ):
+            if found < expected and self._owner is not None:
+                self._corrupted(
+                    f"its {table} end at {found}, but {expected} were durable when '{self._owner.path}' was written: the "
+                    f"end of '{wal_path(self._path)}' is damaged or was lost. To go on from {found} on purpose (after "
+                    "restoring a backup, for example), delete the owner file",
+                    found + 1,
+                )
+
+    def _prepare_to_write(self, connection: apsw.Connection, epoch: int) -> None:
+        self._writes = True
+        if connection.pragma("journal_mode", "WAL") != "wal":
+            raise OSError(errno.EOPNOTSUPP, f"journal '{self.place}': its file system cannot hold a write-ahead log")
+        connection.pragma("synchronous", "FULL")
+        connection.pragma("fullfsync", 1)  # Elsewhere than on a Mac fsync means what it says.
+        connection.pragma("cache_spill", 0)
+        connection.wal_autocheckpoint(WAL_PAGES)
+        # Whatever was found is written once more and synced, before it is called durable: an fsync that failed in the
+        # life before has left pages in the system's cache that read well, are marked clean, and are on no disk.
+        connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_RESTART)
+        with connection:
+            connection.execute("UPDATE meta SET value = ? WHERE name = 'epoch'", (epoch,))
+            connection.execute("DELETE FROM checkpoint_parts WHERE attempt NOT IN (SELECT attempt FROM checkpoints)")
+        ((self._attempts,),) = connection.execute("SELECT coalesce(max(attempt), 0) FROM checkpoints")
+        self._unfinished.clear()
+        self._mark()
+
+    def close(self) -> None:
+        connection, self._connection = self._connection, None
+        owner, self._owner = self._owner, None
+        try:
+            if connection is not None:
+                if self._failure is not None:
+                    # Nothing may be copied out of a log that was perhaps not written.
+                    connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+                connection.close()
+        finally:
+            self._writes = False
+            if owner is not None:
+                owner.release()
+
+    def _abandon(self) -> None:
+        self._failure = self._failure or NotRunning("opening it failed")
+        self.close()
+
+    # Groups --------------------------------------------------------------------------------------------------------------
+
+    def append(self, group: Group) -> None:
+        connection = self._writable()
+        try:
+            through = ends_after(group, self._commits_through, self._entries_through)
+            if len(group.commits) == 1 and not group.entries and not group.keys:
+                connection.execute(INSERT_COMMIT, group.commits[0])  # A transaction by itself.
+            else:
+                connection.execute("BEGIN IMMEDIATE")
+                if group.commits:
+                    connection.executemany(INSERT_COMMIT, group.commits)
+                if group.entries:
+                    connection.executemany(INSERT_ENTRY, [(*entry, _entry_digest(*entry)) for entry in group.entries])
+                if group.keys:
+                    self._write_keys(connection, group.keys)
+                connection.execute("COMMIT")
+            self._commits_through, self._entries_through = through
+            self._mark()  # After the commit: a mark never says more than is durable.
+        except BaseException as error:
+            self._fail(connection, error, "appending")
+
+    def _write_keys(self, connection: apsw.Connection, keys: Sequence[KeyRow]) -> None:
+        if all(row.run for row in keys):
+            connection.executemany(REPLACE_KEY, keys)
+            return
+        for row in keys:
+            if row.run:
+                connection.execute(REPLACE_KEY, row)
+            else:
+                connection.execute("DELETE FROM keys WHERE key = ?", (row.key,))
+
+    def _mark(self) -> None:
+        if self._owner is not None:
+            self._owner.mark(self._journal_id, self._commits_through, self._entries_through)
+
+    # Reading -------------------------------------------------------------------------------------------------------------
+
+    def commits(self, first: int, last: int) -> Iterator[CommitRow]:
+        sql = "SELECT seq, body, chain FROM commits WHERE seq BETWEEN ? AND ? ORDER BY seq"
+        expected, last = first, min(last, self._commits_through)
+        while (expected := max(expected, self._commits_trimmed + 1)) <= last:
+            rows, failure = self._piece(sql, (expected, last))
+            for seq, body, chain in rows:
+                if seq != expected:
+                    self._corrupted(f"seq {expected} is missing, the next one is {seq}", expected)
+                if type(body) is not str or type(chain) is not bytes:
+                    self._corrupted(f"seq {seq} is not text and a hash: {body!r:.40}, {chain!r:.40}", seq)
+                yield CommitRow(seq, body, chain)
+                expected += 1
+            self._check_piece(rows, failure, f"seq {expected}", expected)
+
+    def entries(self, first: int, last: int) -> Iterator[EntryRow]:
+        sql = "SELECT pos, kind, ref, body, digest FROM entries WHERE pos BETWEEN ? AND ? ORDER BY pos"
+        expected, last = first, min(last, self._entries_through)
+        while (expected := max(expected, self._entries_trimmed + 1)) <= last:
+            rows, failure = self._piece(sql, (expected, last))
+            for pos, kind, ref, body, digest in rows:
+                if pos != expected:
+                    self._corrupted(f"entry {expected} is missing, the next one is {pos}")
+                if _entry_digest(pos, kind, ref, body) != digest:
+                    self._corrupted(f"entry {pos} ({kind} {ref}) is not what was written: its digest differs")
+                yield EntryRow(pos, kind, ref, body)
+                expected += 1
+            self._check_piece(rows, failure, f"entry {expected}")
+
+    def keys(self) -> Iterator[KeyRow]:
+        sql = "SELECT key, run, digest, seq FROM keys WHERE key > ? ORDER BY key"
+        rows, failure = self._piece("SELECT key, run, digest, seq FROM keys ORDER BY key", ())
+        while rows or failure:
+            for row in rows:
+                if [type(each) for each in row[:3]] != [str, str, bytes] or type(row[3]) not in (int, type(None)):
+                    self._corrupted(f"an idempotency key is not what was written: {row!r:.200}")
+                yield KeyRow(*row)
+            if failure is not None:
+                self._refuse(failure, "reading the idempotency keys")
+            rows, failure = self._piece(sql, (rows[-1][0],))
+
+    def _piece(self, sql: str, bindings: tuple[Any, ...]) -> tuple[list[tuple[Any, ...]], Exception | None]:
+        """Some rows, and what went wrong behind them: a caller is to have all that is intact."""
+        connection = self._open_connection()
+        require(connection.get_autocommit(), "nothing is read in the middle of a failed group", place=self.place)
+        rows: list[tuple[Any, ...]] = []
+        size = 0
+        cursor = connection.cursor()
+        try:
+            for row in cursor.execute(sql, bindings):
+                rows.append(row)
+                size += sum(len(value) for value in row if type(value) is str)
+                if len(rows) == PIECE_ROWS or size >= PIECE_BYTES:
+                    break
+        except (apsw.Error, UnicodeDecodeError) as error:
+            return rows, error
+        finally:
+            cursor.close(True)
+        return rows, None
+
+    def _check_piece(self, rows: list[Any], failure: Exception | None, where: str, seq: int | None = None) -> None:
+        if failure is not None:
+            self._refuse(failure, f"reading {where}", seq)
+        if not rows:
+            self._corrupted(f"{where} is missing, and everything after it", seq)
+
+    # Checkpoints and trimming --------------------------------------------------------------------------------------------
+
+    def add_checkpoint_part(self, seq: int, number: int, part: CheckpointPart) -> None:
+        connection = self._writable()
+        try:
+            if number == 0:
+                self._attempts += 1
+                self._unfinished[seq] = (self._attempts, 0)
+            attempt, expected = self._unfinished.get(seq, (0, 0))
+            require(number == expected, "parts of a checkpoint come in order", seq=seq, got=number, expected=expected)
+            digest = _part_digest(attempt, number, part.section, part.data)
+            row = (attempt, number, part.section, digest, part.data)
+            connection.execute("INSERT INTO checkpoint_parts VALUES (?, ?, ?, ?, ?)", row)
+            self._unfinished[seq] = (attempt, number + 1)
+        except BaseException as error:
+            self._fail(connection, error, f"keeping a part of the checkpoint at seq {seq}")
+
+    def finish_checkpoint(self, info: CheckpointInfo) -> None:
+        connection = self._writable()
+        try:
+            attempt, parts = self._unfinished.pop(info.seq, (0, 0))
+            require(info.parts == parts, "a finished checkpoint has all parts", seq=info.seq, parts=parts)
+            row = (info.seq, info.entries_through, info.chain, info.parts, info.size_bytes, attempt)
+            sql = "INSERT OR REPLACE INTO checkpoints VALUES (?, ?, ?, ?, ?, ?, ?)"
+            connection.execute(sql, (*row, _row_digest(row)))
+        except BaseException as error:
+            self._fail(connection, error, f"finishing the checkpoint at seq {info.seq}")
+
+    def checkpoint_parts(self, seq: int) -> Iterator[CheckpointPart]:
+        found, failure = self._piece("SELECT attempt, parts FROM checkpoints WHERE seq = ?", (seq,))
+        self._check_piece(found, failure, f"the checkpoint at seq {seq}", seq)
+        ((attempt, parts),) = found
+        sql = "SELECT section, data, digest FROM checkpoint_parts WHERE attempt = ? AND number = ?"
+        for number in range(parts):
+            where = f"part {number} of the checkpoint at seq {seq}"
+            rows, failure = self._piece(sql, (attempt, number))
+            self._check_piece(rows, failure, where, seq)
+            ((section, data, digest),) = rows
+            if type(data) is not bytes or _part_digest(attempt, number, section, data) != digest:
+                self._corrupted(f"{where} is not what was written: its digest differs", seq)
+            yield CheckpointPart(section, data)
+
+    def _read_checkpoints(self, connection: apsw.Connection) -> tuple[CheckpointInfo, ...]:
+        sql = "SELECT seq, entries_through, chain, parts, size_bytes, attempt, digest FROM checkpoints ORDER BY seq"
+        infos = []
+        for *row, digest in connection.execute(sql):
+            if _row_digest(tuple(row)) != digest:
+                self._corrupted(f"the checkpoint at seq {row[0]} is not what was written: its digest differs", row[0])
+            infos.append(CheckpointInfo(*row[:5]))
+        return tuple(infos)
+
+    def trim(self, info: CheckpointInfo, limit: int) -> bool:
+        connection = self._writable()
+        try:
+            with connection:
+                commits, entries, left = self._trim(connection, info, limit)
+            self._commits_trimmed, self._entries_trimmed = commits, entries
+        except BaseException as error:
+            self._fail(connection, error, f"trimming up to seq {info.seq}")
+        return left > 0
+
+    def _trim(self, connection: apsw.Connection, info: CheckpointInfo, limit: int) -> tuple[int, int, int]:
+        """Delete older checkpoints first: without the commits behind them they would be good for nothing."""
+        ((kept,),) = connection.execute("SELECT count(*) FROM checkpoints WHERE seq = ?", (info.seq,))
+        require(kept, "what is trimmed is in a finished checkpoint", seq=info.seq)
+        left = limit
+
+        def delete(table: str, key: str, where: str, bindings: tuple[Any, ...], limit: int) -> int:
+            chosen = f"SELECT {key} FROM {table} WHERE {where} ORDER BY {key} LIMIT ?"
+            connection.execute(f"DELETE FROM {table} WHERE {key} IN ({chosen})", (*bindings, limit))
+            return connection.changes()
+
+        left -= delete("checkpoints", "seq", "seq < ?", (info.seq,), left)
+        unfinished = ",".join(str(attempt) for attempt, _ in self._unfinished.values())
+        orphaned = f"attempt NOT IN (SELECT attempt FROM checkpoints) AND attempt NOT IN ({unfinished})"
+        parts = delete("checkpoint_parts", "rowid", orphaned, (), min(left, TRIM_PARTS))
+        left = 0 if parts == TRIM_PARTS else left - parts
+        commits = min(info.seq, self._commits_through, self._commits_trimmed + left)
+        if commits > self._commits_trimmed:
+            connection.execute("DELETE FROM commits WHERE seq <= ?", (commits,))
+            connection.execute("UPDATE meta SET value = ? WHERE name = 'commits_trimmed'", (commits,))
+            left -= commits - self._commits_trimmed
+        entries = min(info.entries_through, self._entries_through, self._entries_trimmed + left)
+        if entries > self._entries_trimmed:
+            connection.execute("DELETE FROM entries WHERE pos <= ?", (entries,))
+            connection.execute("UPDATE meta SET value = ? WHERE name = 'entries_trimmed'", (entries,))
+            left -= entries - self._entries_trimmed
+        ended = "SELECT key FROM keys WHERE seq <= ? ORDER BY seq LIMIT ?"
+        connection.execute(f"DELETE FROM keys WHERE key IN ({ended})", (info.seq, left))
+        left -= connection.changes()
+        return max(commits, self._commits_trimmed), max(entries, self._entries_trimmed), left
+
+    # Refusals ------------------------------------------------------------------------------------------------------------
+
+    def _open_connection(self) -> apsw.Connection:
+        require(self._connection is not None, "a journal is used while it is open", place=self.place)
+        assert self._connection is not None
+        return self._connection
+
+    def _writable(self) -> apsw.Connection:
+        require(self._writes, "a journal is written while it is open for writing", place=self.place)
+        if self._failure is not None:
+            raise NotRunning(
+                f"journal '{self.place}' takes nothing more, a write failed ({self._failure!r}): close it and open it again"
+            ) from self._failure
+        return self._open_connection()
+
+    def _fail(self, connection: apsw.Connection, error: BaseException, doing: str) -> NoReturn:
+        self._failure = error
+        if not connection.get_autocommit():
+            with contextlib.suppress(apsw.Error):  # What is left of the group must not be read; the error is reported.
+                connection.execute("ROLLBACK")
+        if isinstance(error, apsw.Error):
+            self._refuse(error, doing)
+        raise error
+
+    def _refuse(self, error: Exception, doing: str, seq: int | None = None) -> NoReturn:
+        """Raise what an error of SQLite means to a user."""
+        told = f"journal '{self.place}': {doing} failed: {type(error).__name__}: {error}"
+        if isinstance(error, apsw.CorruptError | apsw.NotADBError | apsw.FormatError | UnicodeDecodeError):
+            raise JournalCorrupted(f"{told}; the file is damaged: {WHAT_TO_DO}", seq) from error
+        if isinstance(error, apsw.BusyError | apsw.LockedError):
+            raise JournalLocked(f"{told}; another program has the file open: find and stop it") from error
+        if isinstance(error, apsw.FullError):
+            raise OSError(errno.ENOSPC, f"{told}; make room, then start again: what was answered is on disk") from error
+        if isinstance(error, apsw.ReadOnlyError | apsw.PermissionsError | apsw.CantOpenError | apsw.AuthError):
+            raise PermissionError(
+                errno.EACCES, f"{told}; give this user write access to '{self._path}*' and the folder"
+            ) from error
+        if isinstance(error, apsw.IOError):
+            raise OSError(errno.EIO, f"{told}; look at the disk and the system's log") from error
+        raise error
+
+    def _corrupted(self, found: str, seq: int | None = None) -> NoReturn:
+        raise JournalCorrupted(f"journal '{self.place}': {found}; {WHAT_TO_DO}", seq)
+
+
+def _list(names: Iterable[str]) -> str:
+    return ", ".join(sorted(names))
+
+
+def _entry_digest(pos: int, kind: str, ref: str, body: str) -> bytes:
+    return blake2b(f"{pos}\0{kind}\0{ref}\0{body}".encode(), digest_size=8).digest()
+
+
+def _part_digest(attempt: int, number: int, section: str, data: bytes) -> bytes:
+    digest = blake2b(f"{attempt}\0{number}\0{section}\0".encode(), digest_size=8)
+    digest.update(data)
+    return digest.digest()
+
+
+def _row_digest(row: tuple[Any, ...]) -> bytes:
+    return blake2b(repr(row).encode(), digest_size=8).digest()

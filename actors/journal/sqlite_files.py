@@ -1,0 +1,167 @@
+"""The files of an SQLite journal, before SQLite has touched them.
+
+Owns how a new database comes into being, and the judgement of what is found at a path. SQLite takes a file of zero bytes
+for an empty database, and drops a log that does not fit without a word; so the files are looked at first. Promises: what
+is no journal is refused and not changed; a new journal appears at its path whole or not at all, whenever the power fails.
+Call only while the side file is held: closing a file drops all locks that SQLite has on it in this process.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import struct
+import uuid
+from pathlib import Path
+
+import apsw
+
+from seqtor.actors.journal.sqlite_owner import Marks, owner_path, sync_folder
+from seqtor.messages.errors import JournalCorrupted
+
+__all__ = ["APPLICATION_ID", "FORMAT", "TABLES", "WHAT_TO_DO", "create_database", "is_journal", "wal_path"]
+
+APPLICATION_ID = 0x53657174  # "Seqt"
+FORMAT = 1
+WHAT_TO_DO = (
+    "see what is intact with `seqtor journal verify`, save it with `seqtor journal export`, or restore a backup"
+)
+
+MAGIC = b"SQLite format 3\0"
+HEADER_BYTES = 100
+WAL_HEADER = struct.Struct(">IIIIIIII")
+FRAME_HEADER = struct.Struct(">IIIIII")
+
+# STRICT: a wrong type is refused when it is written, and a flipped type bit is not read as something else.
+SCHEMA = """
+CREATE TABLE meta(name TEXT PRIMARY KEY, value ANY) STRICT, WITHOUT ROWID;
+CREATE TABLE commits(seq INTEGER PRIMARY KEY, body TEXT NOT NULL, chain BLOB NOT NULL) STRICT;
+CREATE TABLE entries(
+    pos INTEGER PRIMARY KEY, kind TEXT NOT NULL, ref TEXT NOT NULL, body TEXT NOT NULL, digest BLOB NOT NULL
+) STRICT;
+CREATE TABLE keys(key TEXT PRIMARY KEY, run TEXT NOT NULL, digest BLOB NOT NULL, seq INTEGER) STRICT, WITHOUT ROWID;
+CREATE INDEX keys_ended ON keys(seq) WHERE seq IS NOT NULL;
+CREATE TABLE checkpoints(
+    seq INTEGER PRIMARY KEY, entries_through INTEGER NOT NULL, chain BLOB NOT NULL, parts INTEGER NOT NULL,
+    size_bytes INTEGER NOT NULL, attempt INTEGER NOT NULL, digest BLOB NOT NULL
+) STRICT;
+CREATE TABLE checkpoint_parts(
+    attempt INTEGER NOT NULL, number INTEGER NOT NULL, section TEXT NOT NULL, digest BLOB NOT NULL, data BLOB NOT NULL,
+    PRIMARY KEY (attempt, number)
+) STRICT;
+"""
+TABLES = frozenset({"meta", "commits", "entries", "keys", "checkpoints", "checkpoint_parts"})
+
+
+def wal_path(path: Path) -> Path:
+    """SQLite's write-ahead log of a database."""
+    return path.with_name(path.name + "-wal")
+
+
+def create_database(path: Path, vfs: str | None) -> None:
+    """Make an empty journal, complete before it gets its name."""
+    new = path.with_name(path.name + "-new")
+    for leftover in (new, new.with_name(new.name + "-journal"), wal_path(new)):
+        leftover.unlink(missing_ok=True)
+    connection = apsw.Connection(str(new), apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE, vfs)
+    try:
+        connection.pragma("locking_mode", "EXCLUSIVE")
+        connection.pragma("synchronous", "FULL")
+        connection.pragma("fullfsync", 1)
+        connection.pragma("page_size", 4096)
+        with connection:
+            connection.pragma("application_id", APPLICATION_ID)
+            connection.execute(SCHEMA)
+            values = {"journal_id": uuid.uuid4().hex, "format": FORMAT, "epoch": 0}
+            values |= {"commits_trimmed": 0, "entries_trimmed": 0}
+            connection.executemany("INSERT INTO meta VALUES (?, ?)", values.items())
+        connection.pragma("journal_mode", "WAL")
+    finally:
+        connection.close()
+    new.replace(path)
+    sync_folder(path.parent)
+
+
+def is_journal(path: Path, marks: Marks | None) -> bool:
+    """Tell whether there is a journal, or nothing yet. Raises JournalCorrupted for anything else."""
+    try:
+        with path.open("rb", buffering=0) as file:
+            size = os.fstat(file.fileno()).st_size
+            header = file.read(HEADER_BYTES)
+    except FileNotFoundError:
+        size, header = 0, b""
+    except IsADirectoryError as error:
+        raise IsADirectoryError(errno.EISDIR, f"journal '{path}' is a folder: give the path of a file in it") from error
+    except OSError as error:
+        raise OSError(error.errno, f"journal '{path}' cannot be read ({error.strerror})") from error
+    if size == 0:
+        _require_nothing_left(path, marks)
+        return False
+    if header[: len(MAGIC)] != MAGIC:
+        raise JournalCorrupted(
+            f"'{path}' is no journal: expected an SQLite database of seqtor, found {size} bytes that begin with "
+            f"{header[:16]!r}. Choose another path, or restore a backup if it was one"
+        )
+    if size < HEADER_BYTES:
+        raise JournalCorrupted(f"journal '{path}' is truncated: {size} bytes are left of it; {WHAT_TO_DO}")
+    found = int.from_bytes(header[68:72], "big")
+    if found != APPLICATION_ID:
+        raise JournalCorrupted(
+            f"'{path}' is a database of another program: expected the application id {APPLICATION_ID:#x} of seqtor, found "
+            f"{found:#x}. Choose another path"
+        )
+    _require_whole(path, size, header)
+    return True
+
+
+def _require_nothing_left(path: Path, marks: Marks | None) -> None:
+    """Nothing at the path is a new journal only if nothing says that there was one."""
+    state = "is empty" if path.exists() else "is missing"
+    if marks is not None:
+        raise JournalCorrupted(
+            f"journal '{path}' {state}, but '{owner_path(path)}' says that journal {marks.journal_id} was there with "
+            f"commits up to seq {marks.commits_through} and {marks.entries_through} entries: restore a backup; to begin a "
+            "new journal on purpose, delete that file too"
+        )
+    for left in (wal_path(path), path.with_name(path.name + "-journal")):
+        if left.exists() and left.stat().st_size:
+            raise JournalCorrupted(
+                f"journal '{path}' {state}, but a log of it is left, '{left}': put the database back beside it, or restore "
+                "a backup; to begin a new journal on purpose, delete that file too"
+            )
+
+
+def _require_whole(path: Path, size: int, header: bytes) -> None:
+    """Every page that the database counts must be in it, or in the log that has yet to be copied into it."""
+    page_size = int.from_bytes(header[16:18], "big")
+    page_size = 65536 if page_size == 1 else page_size
+    pages = int.from_bytes(header[28:32], "big")
+    whole = size // page_size if page_size else 0
+    if whole >= pages:
+        return
+    missing = set(range(whole + 1, pages + 1)) if pages - whole < 1 << 20 else None
+    if missing is None or missing - _pages_in_wal(wal_path(path), page_size):
+        raise JournalCorrupted(
+            f"journal '{path}' is truncated: expected {pages} pages of {page_size} bytes, found {size} bytes; {WHAT_TO_DO}"
+        )
+
+
+def _pages_in_wal(path: Path, page_size: int) -> set[int]:
+    """Numbers of the pages in the current generation of a log."""
+    found: set[int] = set()
+    try:
+        file = path.open("rb")
+    except FileNotFoundError:
+        return found
+    with file:
+        header = file.read(WAL_HEADER.size)
+        if len(header) < WAL_HEADER.size:
+            return found
+        salts = WAL_HEADER.unpack(header)[4:6]
+        while len(frame := file.read(FRAME_HEADER.size)) == FRAME_HEADER.size:
+            number, _, *frame_salts = FRAME_HEADER.unpack(frame)[:4]
+            if tuple(frame_salts) != salts:
+                break
+            found.add(number)
+            file.seek(page_size, os.SEEK_CUR)
+    return found

@@ -1,0 +1,50 @@
+"""What an attempt releases with its commit: triggers, events, effects.
+
+Owns their making inside a handler. Promises: everything about them follows from the run and their place in it, so that
+another attempt and a replay make the same; nothing leaves before the commit is durable.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from seqtor.actors.submissions import Origin, Submission, require_key
+from seqtor.messages.commits import Released
+from seqtor.messages.records import RecordedCall, RecordedEffect
+
+if TYPE_CHECKING:
+    from seqtor.actors.handlers import Handler
+    from seqtor.messages.triggers import Priority, Trigger
+
+__all__ = ["Outbox", "Prepare"]
+
+Prepare = Callable[["Trigger[Any]", "Priority | None"], "tuple[Trigger[Any], Handler, int, float | None]"]
+
+
+class Outbox:
+    """The outbox of one attempt, in the order in which the handler filled it."""
+
+    __slots__ = ("_parent", "_prepare", "calls", "effects", "submissions")
+
+    def __init__(self, parent: Submission[Any], prepare: Prepare) -> None:
+        self._parent = parent
+        self._prepare = prepare
+        self.calls: list[RecordedCall] = []
+        self.submissions: list[Submission[Any]] = []
+        self.effects: list[RecordedEffect] = []
+
+    def submit(self, trigger: Trigger[Any], priority: Priority | None, key: str | None) -> str:
+        """Add a trigger; returns the run id that it will have."""
+        checked, handler, chosen, own_time = self._prepare(trigger, priority)
+        parent = self._parent
+        moment = parent.sequenced_at
+        index = len(self.submissions) + 1
+        origin = Origin(f"{parent.id}.{index}", require_key(key), parent.id)
+        event_time = moment if own_time is None else own_time
+        self.submissions.append(Submission(parent._intake, index, checked, handler, chosen, event_time, moment, origin))
+        return f"{parent.id}.{index}"
+
+    def released(self) -> Released:
+        """What goes with the intent."""
+        return Released(tuple(self.calls), tuple(self.submissions), tuple(self.effects))

@@ -1,0 +1,177 @@
+"""What the journal keeps: the records of commits, accepted triggers, calls and effects.
+
+Owns their shape, numbered by `FORMAT`; a reader exists for each number that was ever released. They cross the boundary to
+the disk, so they are pydantic; values of the user's types are in them as JSON.
+"""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, JsonValue
+
+from seqtor.messages.runs import State
+
+__all__ = [
+    "FORMAT",
+    "AcceptedRecord",
+    "CallRecord",
+    "CommitRecord",
+    "EffectRecord",
+    "OpenEffect",
+    "OpenWork",
+    "RecordedCall",
+    "RecordedConflict",
+    "RecordedEffect",
+    "RecordedError",
+    "RecordedTrigger",
+]
+
+FORMAT = 1
+
+
+class JournalRecord(BaseModel):
+    """Base of what is kept in the journal; fields of a newer format are refused, not ignored."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", ser_json_inf_nan="strings")
+
+
+class RecordedTrigger(JournalRecord):
+    """A trigger as JSON: the name and version of its type, and its fields."""
+
+    type: str
+    version: int = 1
+    payload: JsonValue
+
+
+class RecordedError(JournalRecord):
+    """Why a run ended without a commit, or what a call raised: the exception's class, arguments and text."""
+
+    type: str
+    message: str
+    code: str | None = None
+    details: dict[str, JsonValue] | None = None
+    arguments: list[JsonValue] | None = None
+
+
+class RecordedCall(JournalRecord):
+    """The answer of one call outside: its id, and the value or the error that the handler got."""
+
+    id: str
+    function: str
+    value: JsonValue = None
+    error: RecordedError | None = None
+
+
+class RecordedEffect(JournalRecord):
+    """An effect that a commit released: the name of its function and its payload."""
+
+    name: str
+    payload: JsonValue
+
+
+class RecordedConflict(JournalRecord):
+    """What made one attempt execute again."""
+
+    attempt: int
+    store: str
+    key: str
+    writer_seq: int | None = None
+
+
+class AcceptedRecord(JournalRecord):
+    """A trigger that was accepted: one entry of the journal, or part of the commit that submitted it.
+
+    Times are POSIX seconds. `arrival` orders the submissions of one process; `cause` is the run that submitted it.
+    """
+
+    format: int = FORMAT
+    run: str
+    arrival: int
+    trigger: RecordedTrigger
+    priority: int
+    event_time: float
+    submitted_at: float
+    key: str | None = None
+    cause: str | None = None
+
+
+class CallRecord(JournalRecord):
+    """The entry that makes the answer of a call durable before the handler gets it. `now` is the run's `tx.now`."""
+
+    format: int = FORMAT
+    run: str
+    now: float
+    call: RecordedCall
+
+
+class EffectRecord(JournalRecord):
+    """How an effect ended: carried out (`submitted` is the trigger that it returned), or given up with `error`."""
+
+    format: int = FORMAT
+    seq: int
+    index: int
+    attempts: int
+    ended_at: float
+    error: RecordedError | None = None
+    submitted: AcceptedRecord | None = None
+
+
+class CommitRecord(JournalRecord):
+    """The terminal record of one seq: how the run ended, what it read from, wrote, was answered and released.
+
+    `previous` is the seq of the record appended before it. `snapshot` is the seq after which the last attempt read,
+    `first_snapshot` that of the first attempt (for `tx.peek`); `reads` is a digest of the names that were read. `writes`
+    are (store, key, resulting value); a version of the stored model above 1 follows as fourth. Times are POSIX seconds.
+    """
+
+    format: int = FORMAT
+    seq: int
+    previous: int
+    epoch: int
+    run: str
+    state: State
+    attempt: int
+    trigger: RecordedTrigger
+    handler_version: int = 1
+    priority: int
+    event_time: float
+    submitted_at: float
+    sequenced_at: float
+    ended_at: float
+    handler_s: float
+    snapshot: int
+    first_snapshot: int
+    reads: str
+    writes: list[tuple[str, str, JsonValue] | tuple[str, str, JsonValue, int]] = []
+    result: JsonValue = None
+    error: RecordedError | None = None
+    key: str | None = None
+    cause: str | None = None
+    calls: list[RecordedCall] = []
+    submitted: list[AcceptedRecord] = []
+    effects: list[RecordedEffect] = []
+    conflicts: list[RecordedConflict] = []
+
+
+class OpenEffect(JournalRecord):
+    """An effect that was released at `seq` and has not ended."""
+
+    seq: int
+    index: int
+    effect: RecordedEffect
+
+
+class OpenWork(JournalRecord):
+    """What a checkpoint remembers beside the stores: accepted triggers, calls and effects that have not ended.
+
+    `now` is the last `sequenced_at`; `shapes` are the forms in which the stores are kept; `closed` are the effects
+    (seq, index) of later commits that have ended already.
+    """
+
+    format: int = FORMAT
+    now: float
+    shapes: dict[str, str]
+    accepted: list[AcceptedRecord] = []
+    calls: list[CallRecord] = []
+    effects: list[OpenEffect] = []
+    closed: list[tuple[int, int]] = []
+    dead: list[EffectRecord] = []
