@@ -3,6 +3,23 @@
 from __future__ import annotations
 
 from seqtor.messages.commits import AttemptCrashed, CommitJudged, CommitRun, JudgeCommit
+from seqtor.messages.effects import CarryOut
+from seqtor.messages.journal import (
+    AppendEntry,
+    AppendIntake,
+    AwaitDurable,
+    CheckpointDue,
+    FinishCheckpoint,
+    FlushIntake,
+    GetOpenWork,
+    IntakeWaited,
+    KeepCheckpointPart,
+    MakeCheckpoint,
+    OpenWorkFound,
+    ReadJournal,
+    RunsDurable,
+    TrimJournal,
+)
 from seqtor.messages.lifecycle import ActorCrashed, DeadLetter, Drain, Drained, StoreRecovered, StoreRefusedToStart
 from seqtor.messages.refusals import DuplicateIntent, MailboxFull, StaleAttempt, StaleEpoch
 from seqtor.messages.runs import (
@@ -21,6 +38,9 @@ from seqtor.messages.stores import ApplyCommits, ValidateCommit, ValidationDone
 __all__ = ["CATALOGUE"]
 
 CATALOGUE: tuple[type, ...] = (
+    AppendIntake,
+    IntakeWaited,
+    FlushIntake,
     AcceptTriggers,
     RunsSequenced,
     ExecuteRun,
@@ -32,10 +52,22 @@ CATALOGUE: tuple[type, ...] = (
     ValidateCommit,
     ValidationDone,
     RunsEnded,
+    RunsDurable,
     ApplyCommits,
+    CarryOut,
+    AppendEntry,
+    AwaitDurable,
     GetStats,
     GetRecord,
     GetConflicts,
+    ReadJournal,
+    CheckpointDue,
+    GetOpenWork,
+    OpenWorkFound,
+    MakeCheckpoint,
+    KeepCheckpointPart,
+    FinishCheckpoint,
+    TrimJournal,
     Drain,
     Drained,
     StoreRecovered,

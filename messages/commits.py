@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from seqtor.messages.message import message
@@ -109,5 +108,5 @@ class EndedRun(NamedTuple):
     snapshot_seq: int
     first_snapshot_seq: int
     accesses: tuple[StoreAccess, ...]
-    writes: tuple[tuple[int, Sequence[Write]], ...]
+    writes: tuple[tuple[int, tuple[Write, ...]], ...]
     released: Released | None

@@ -122,7 +122,7 @@ class CheckpointDue:
 
 @message
 class TrimJournal:
-    """From: the edge, then journal to itself. Answer: none; deletes what checkpoint `info` makes unnecessary, in pieces.
+    """From: the edge, later journal itself. To: journal. Answer: none; deletes what checkpoint `info` stands for, in pieces.
 
     Twice: nothing is left to delete.
     """

@@ -32,7 +32,7 @@ ATTEMPT_AT_HEAD = 3  # From this attempt on a run waits to be the head.
 CRASHES_MAX = 3
 
 Resolved = list[tuple[StoreAccess, Any, Sequence[Write]]]
-Changes = tuple[tuple[int, Sequence[Write]], ...]
+Changes = tuple[tuple[int, tuple[Write, ...]], ...]
 
 
 class Slot:
@@ -334,7 +334,7 @@ class CommitOrder:
             else:
                 written[store] = set(keys)
                 self._changed.add(store)
-        changes = tuple([(access.store, writes) for access, _, writes in resolved]) if resolved else ()
+        changes = tuple([(access.store, tuple(writes)) for access, _, writes in resolved]) if resolved else ()
         self._end(intent, State.COMMITTED, intent.result, None, changes)
         if self._slots and keys_by_store:
             self._invalidate(seq, keys_by_store)

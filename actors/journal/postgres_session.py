@@ -7,25 +7,24 @@ Must never try again: a lost connection is the caller's to decide.
 
 from __future__ import annotations
 
+import os
 import re
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple, TypeAlias
 from urllib.parse import unquote
 
+import psycopg
 from loguru import logger
+from psycopg import errors
+from psycopg.conninfo import conninfo_to_dict
 
-from seqtor.messages.errors import RegistrationError
+from seqtor.messages.errors import JournalCorrupted, RegistrationError
 
-try:
-    import psycopg
-    from psycopg.conninfo import conninfo_to_dict
-except ImportError as missing:
-    raise RegistrationError(
-        f'a journal in PostgreSQL needs psycopg: pip install "seqtor[postgres]" ({missing})'
-    ) from missing
+__all__ = ["Address", "Connection", "address_of", "connect", "reported", "value"]
 
-__all__ = ["Address", "Connection", "address_of", "connect"]
-
-Connection: TypeAlias = "psycopg.Connection[tuple[Any, ...]]"
+Connection: TypeAlias = psycopg.Connection[tuple[Any, ...]]
 
 SCHEMA_DEFAULT = "seqtor"
 SERVER_VERSION_MIN = 130000
@@ -33,6 +32,7 @@ SERVER_VERSION_MIN = 130000
 # An "@" that is not the one before the host belongs to a password that is not percent-encoded: libpq would cut it in two
 # and show a part of it in its message.
 _URL = re.compile(r"postgres(?:ql)?://(?:[^@:/?]*(?P<password>:[^@/?]*)?@)?[^@/?]*(?:/[^@?]*)?(?:\?(?P<query>[^@]*))?")
+_BAD_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})|%00")  # libpq would show the whole of what it is in.
 _SCHEMA = re.compile(r"(?!pg_)[a-z_][a-z0-9_]{0,62}")
 _SECRETS = ("password", "sslpassword", "oauth_client_secret")
 
@@ -58,6 +58,10 @@ _SETTINGS = {
     "tcp_keepalives_count": "3",
     "jit": "off",
 }
+# What a table that we made and own alone cannot answer.
+_DAMAGE = (
+    errors.DataCorrupted, errors.IndexCorrupted, errors.UndefinedTable, errors.UndefinedColumn, errors.UniqueViolation,
+)  # fmt: skip
 
 
 class Address(NamedTuple):
@@ -77,11 +81,11 @@ def address_of(url: str) -> Address:
     Raises RegistrationError for what is none; its text holds nothing of a password.
     """
     parts = _URL.fullmatch(url)
-    if parts is None:
+    if parts is None or _BAD_PERCENT.search(url):
         raise RegistrationError(
             "the URL of the journal is not valid (it is not shown: it may hold a password). Expected "
-            "postgresql://USER:PASSWORD@HOST:PORT/DATABASE?schema=NAME, where '@', '/' and '?' in names, passwords and "
-            "values are percent-encoded as %40, %2F and %3F"
+            "postgresql://USER:PASSWORD@HOST:PORT/DATABASE?schema=NAME, where '@', '/', '?' and '%' in names, passwords "
+            "and values are percent-encoded as %40, %2F, %3F and %25"
         )
     schema = SCHEMA_DEFAULT
     kept: list[str] = []
@@ -106,7 +110,7 @@ def address_of(url: str) -> Address:
     try:
         options = conninfo_to_dict(f"{url[:end]}?{'&'.join(kept)}" if kept else url[:end])
     except psycopg.ProgrammingError as error:
-        raise RegistrationError(f"journal {place}: the URL is not valid: {_one_line(error)}") from None
+        raise RegistrationError(f"journal {place}: the URL is not valid: {one_line(error)}") from None
     return Address(place, schema, {**_DEFAULTS, **options, "client_encoding": "UTF8"})
 
 
@@ -117,15 +121,36 @@ def connect(address: Address, *, write: bool) -> Connection:
     except psycopg.Error as error:
         # Not chained: frames and objects of psycopg hold the password.
         raise ConnectionError(
-            f"journal {address.shown}: cannot connect: {_one_line(error)}. Check that the server runs and is reached at "
+            f"journal {address.shown}: cannot connect: {one_line(error)}. Check that the server runs and is reached at "
             "this host and port, that the database exists, and the user and password"
         ) from None
     try:
-        _require_fit(connection, address, write)
+        with reported(connection, address.shown, "was opened"):
+            _require_fit(connection, address, write)
     except BaseException:
         connection.close()
         raise
+    _connections.add(connection)
     return connection
+
+
+@contextmanager
+def reported(connection: Connection, place: str, when: str) -> Iterator[None]:
+    """Raise what an error of the server means to a user."""
+    try:
+        yield
+    except psycopg.Error as error:
+        told = f"journal {place}: {one_line(error)}, while it {when}"
+        if isinstance(error, _DAMAGE):
+            raise JournalCorrupted(f"{told}. Look at the server's log, and restore the schema from a backup") from error
+        if isinstance(error, errors.InsufficientPrivilege):
+            raise RegistrationError(f"{told}. Grant the user what is missing, or connect as another one") from error
+        if connection.closed:
+            raise ConnectionError(
+                f"{told}. The connection is lost; see that the server runs, then open the journal again: only that tells "
+                "what is durable"
+            ) from error
+        raise
 
 
 def _require_fit(connection: Connection, address: Address, write: bool) -> None:
@@ -159,8 +184,35 @@ def _require_fit(connection: Connection, address: Address, write: bool) -> None:
             "hosts and add target_session_attrs=read-write"
         )
     if write and fsync != "on":
-        logger.warning("journal {}: the server runs with fsync = off; a power cut can lose what is durable", address.shown)
+        logger.warning(
+            "journal {}: the server runs with fsync = off; a power cut can lose what is durable", address.shown
+        )
 
 
-def _one_line(error: Exception) -> str:
+def one_line(error: Exception) -> str:
     return " ".join(str(error).split()).rstrip(".")
+
+
+def value(cursor: psycopg.Cursor[tuple[Any, ...]]) -> Any:
+    """The one value that a query gives."""
+    row = cursor.fetchone()
+    assert row is not None
+    return row[0]
+
+
+_connections: weakref.WeakSet[Connection] = weakref.WeakSet()
+_inherited: list[Connection] = []
+
+
+def _let_go_in_child() -> None:
+    """After a fork: the connection is the parent's, and must end with it; a child that held it open would keep the lock."""
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for connection in tuple(_connections):
+        if not connection.closed:
+            os.dup2(nothing, connection.fileno(), inheritable=False)
+            _inherited.append(connection)  # Never finished here: that would tell the server to end the session.
+    os.close(nothing)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_let_go_in_child)

@@ -12,7 +12,6 @@ import contextlib
 import errno
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any, NoReturn
 from urllib.parse import quote
@@ -22,19 +21,20 @@ import apsw
 from seqtor.actors.invariants import require
 from seqtor.actors.journal.contract import CheckpointInfo, CheckpointPart, CommitRow, EntryRow, Group, KeyRow, Opened
 from seqtor.actors.journal.groups import ends_after
-from seqtor.actors.journal.sqlite_files import FORMAT, TABLES, WHAT_TO_DO, create_database, is_journal, wal_path
+from seqtor.actors.journal.sqlite_errors import corrupted, refuse
+from seqtor.actors.journal.sqlite_files import FORMAT, TABLES, create_database, is_journal, wal_path
 from seqtor.actors.journal.sqlite_owner import Owner
-from seqtor.messages.errors import JournalCorrupted, JournalLocked, NotRunning
+from seqtor.actors.journal.sqlite_rows import entry_digest, part_digest, row_digest, trim
+from seqtor.messages.errors import JournalLocked, NotRunning
 
 __all__ = ["SqliteBackend"]
 
-# Pages in the log when a commit copies them into the database. Measured with rows of 500 bytes: more pages make single
+# Pages in the log when they are copied into the database. Measured with rows of 500 bytes: more pages make single
 # rows slower (the log grows into blocks that the file system has yet to allocate) and the pause longer (4 ms here, 27 ms
 # with 4,000); fewer copy the same pages more often.
 WAL_PAGES = 500
 PIECE_ROWS = 256
 PIECE_BYTES = 1 << 20
-TRIM_PARTS = 16  # A part of a checkpoint is up to 1 MiB, so few of them make a long transaction.
 
 INSERT_COMMIT = "INSERT INTO commits VALUES (?, ?, ?)"
 INSERT_ENTRY = "INSERT INTO entries VALUES (?, ?, ?, ?, ?)"
@@ -55,6 +55,7 @@ class SqliteBackend:
         self._journal_id = ""
         self._commits_trimmed = self._commits_through = 0
         self._entries_trimmed = self._entries_through = 0
+        self._wal_pages = 0
         self._attempts = 0  # Of checkpoints: one that is made again keeps the finished one until it is finished.
         self._unfinished: dict[int, tuple[int, int]] = {}  # seq → attempt, parts so far
 
@@ -75,7 +76,7 @@ class SqliteBackend:
             return self._begin(write)
         except apsw.Error as error:
             self._abandon()
-            self._refuse(error, "opening it")
+            refuse(self.place, error, "opening it")
         except BaseException:
             self._abandon()
             raise
@@ -93,7 +94,7 @@ class SqliteBackend:
     def _open_to_read(self) -> None:
         """Read without leaving a trace: from the file alone, or together with the log that a crash has left."""
         self._owner = Owner.read(self._path)
-        if not is_journal(self._path, self._owner and self._owner.marks):
+        if not is_journal(self._path, self._owner.marks if self._owner is not None else None):
             raise FileNotFoundError(errno.ENOENT, f"there is no journal at '{self.place}': give the path of one")
         wal = wal_path(self._path)
         if not wal.exists() or not wal.stat().st_size:
@@ -145,7 +146,7 @@ class SqliteBackend:
         tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
         if missing := TABLES - tables:
             self._corrupted(f"expected the tables {_list(TABLES)}, {_list(missing)} missing")
-        meta: dict[str, Any] = dict(connection.execute("SELECT name, value FROM meta").fetchall())
+        meta: dict[str, Any] = dict(connection.execute("SELECT name, value FROM meta").get)
         expected = {"journal_id": str, "format": int, "epoch": int, "commits_trimmed": int, "entries_trimmed": int}
         for name, kind in expected.items():
             if type(meta.get(name)) is not kind:
@@ -187,7 +188,8 @@ class SqliteBackend:
         connection.pragma("synchronous", "FULL")
         connection.pragma("fullfsync", 1)  # Elsewhere than on a Mac fsync means what it says.
         connection.pragma("cache_spill", 0)
-        connection.wal_autocheckpoint(WAL_PAGES)
+        connection.wal_autocheckpoint(0)
+        connection.set_wal_hook(self._on_commit)
         # Whatever was found is written once more and synced, before it is called durable: an fsync that failed in the
         # life before has left pages in the system's cache that read well, are marked clean, and are on no disk.
         connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_RESTART)
@@ -219,8 +221,7 @@ class SqliteBackend:
     # Groups --------------------------------------------------------------------------------------------------------------
 
     def append(self, group: Group) -> None:
-        connection = self._writable()
-        try:
+        with self._writing("appending a group") as connection:
             through = ends_after(group, self._commits_through, self._entries_through)
             if len(group.commits) == 1 and not group.entries and not group.keys:
                 connection.execute(INSERT_COMMIT, group.commits[0])  # A transaction by itself.
@@ -229,14 +230,12 @@ class SqliteBackend:
                 if group.commits:
                     connection.executemany(INSERT_COMMIT, group.commits)
                 if group.entries:
-                    connection.executemany(INSERT_ENTRY, [(*entry, _entry_digest(*entry)) for entry in group.entries])
+                    connection.executemany(INSERT_ENTRY, [(*entry, entry_digest(*entry)) for entry in group.entries])
                 if group.keys:
                     self._write_keys(connection, group.keys)
                 connection.execute("COMMIT")
             self._commits_through, self._entries_through = through
             self._mark()  # After the commit: a mark never says more than is durable.
-        except BaseException as error:
-            self._fail(connection, error, "appending")
 
     def _write_keys(self, connection: apsw.Connection, keys: Sequence[KeyRow]) -> None:
         if all(row.run for row in keys):
@@ -276,7 +275,7 @@ class SqliteBackend:
             for pos, kind, ref, body, digest in rows:
                 if pos != expected:
                     self._corrupted(f"entry {expected} is missing, the next one is {pos}")
-                if _entry_digest(pos, kind, ref, body) != digest:
+                if entry_digest(pos, kind, ref, body) != digest:
                     self._corrupted(f"entry {pos} ({kind} {ref}) is not what was written: its digest differs")
                 yield EntryRow(pos, kind, ref, body)
                 expected += 1
@@ -291,7 +290,7 @@ class SqliteBackend:
                     self._corrupted(f"an idempotency key is not what was written: {row!r:.200}")
                 yield KeyRow(*row)
             if failure is not None:
-                self._refuse(failure, "reading the idempotency keys")
+                refuse(self.place, failure, "reading the idempotency keys")
             rows, failure = self._piece(sql, (rows[-1][0],))
 
     def _piece(self, sql: str, bindings: tuple[Any, ...]) -> tuple[list[tuple[Any, ...]], Exception | None]:
@@ -315,37 +314,31 @@ class SqliteBackend:
 
     def _check_piece(self, rows: list[Any], failure: Exception | None, where: str, seq: int | None = None) -> None:
         if failure is not None:
-            self._refuse(failure, f"reading {where}", seq)
+            refuse(self.place, failure, f"reading {where}", seq)
         if not rows:
             self._corrupted(f"{where} is missing, and everything after it", seq)
 
     # Checkpoints and trimming --------------------------------------------------------------------------------------------
 
     def add_checkpoint_part(self, seq: int, number: int, part: CheckpointPart) -> None:
-        connection = self._writable()
-        try:
+        with self._writing(f"keeping a part of the checkpoint at seq {seq}") as connection:
             if number == 0:
                 self._attempts += 1
                 self._unfinished[seq] = (self._attempts, 0)
             attempt, expected = self._unfinished.get(seq, (0, 0))
             require(number == expected, "parts of a checkpoint come in order", seq=seq, got=number, expected=expected)
-            digest = _part_digest(attempt, number, part.section, part.data)
+            digest = part_digest(attempt, number, part.section, part.data)
             row = (attempt, number, part.section, digest, part.data)
             connection.execute("INSERT INTO checkpoint_parts VALUES (?, ?, ?, ?, ?)", row)
             self._unfinished[seq] = (attempt, number + 1)
-        except BaseException as error:
-            self._fail(connection, error, f"keeping a part of the checkpoint at seq {seq}")
 
     def finish_checkpoint(self, info: CheckpointInfo) -> None:
-        connection = self._writable()
-        try:
+        with self._writing(f"finishing the checkpoint at seq {info.seq}") as connection:
             attempt, parts = self._unfinished.pop(info.seq, (0, 0))
             require(info.parts == parts, "a finished checkpoint has all parts", seq=info.seq, parts=parts)
             row = (info.seq, info.entries_through, info.chain, info.parts, info.size_bytes, attempt)
             sql = "INSERT OR REPLACE INTO checkpoints VALUES (?, ?, ?, ?, ?, ?, ?)"
-            connection.execute(sql, (*row, _row_digest(row)))
-        except BaseException as error:
-            self._fail(connection, error, f"finishing the checkpoint at seq {info.seq}")
+            connection.execute(sql, (*row, row_digest(row)))
 
     def checkpoint_parts(self, seq: int) -> Iterator[CheckpointPart]:
         found, failure = self._piece("SELECT attempt, parts FROM checkpoints WHERE seq = ?", (seq,))
@@ -357,7 +350,7 @@ class SqliteBackend:
             rows, failure = self._piece(sql, (attempt, number))
             self._check_piece(rows, failure, where, seq)
             ((section, data, digest),) = rows
-            if type(data) is not bytes or _part_digest(attempt, number, section, data) != digest:
+            if type(data) is not bytes or part_digest(attempt, number, section, data) != digest:
                 self._corrupted(f"{where} is not what was written: its digest differs", seq)
             yield CheckpointPart(section, data)
 
@@ -365,51 +358,21 @@ class SqliteBackend:
         sql = "SELECT seq, entries_through, chain, parts, size_bytes, attempt, digest FROM checkpoints ORDER BY seq"
         infos = []
         for *row, digest in connection.execute(sql):
-            if _row_digest(tuple(row)) != digest:
+            if row_digest(tuple(row)) != digest:
                 self._corrupted(f"the checkpoint at seq {row[0]} is not what was written: its digest differs", row[0])
             infos.append(CheckpointInfo(*row[:5]))
         return tuple(infos)
 
     def trim(self, info: CheckpointInfo, limit: int) -> bool:
-        connection = self._writable()
-        try:
+        with self._writing(f"trimming up to seq {info.seq}") as connection:
+            through = (min(info.seq, self._commits_through), min(info.entries_through, self._entries_through))
+            trimmed = (self._commits_trimmed, self._entries_trimmed)
+            left = 0
+            unfinished = [attempt for attempt, _ in self._unfinished.values()]
             with connection:
-                commits, entries, left = self._trim(connection, info, limit)
-            self._commits_trimmed, self._entries_trimmed = commits, entries
-        except BaseException as error:
-            self._fail(connection, error, f"trimming up to seq {info.seq}")
+                trimmed, left = trim(connection, info.seq, trimmed, through, unfinished, limit)
+            self._commits_trimmed, self._entries_trimmed = trimmed
         return left > 0
-
-    def _trim(self, connection: apsw.Connection, info: CheckpointInfo, limit: int) -> tuple[int, int, int]:
-        """Delete older checkpoints first: without the commits behind them they would be good for nothing."""
-        ((kept,),) = connection.execute("SELECT count(*) FROM checkpoints WHERE seq = ?", (info.seq,))
-        require(kept, "what is trimmed is in a finished checkpoint", seq=info.seq)
-        left = limit
-
-        def delete(table: str, key: str, where: str, bindings: tuple[Any, ...], limit: int) -> int:
-            chosen = f"SELECT {key} FROM {table} WHERE {where} ORDER BY {key} LIMIT ?"
-            connection.execute(f"DELETE FROM {table} WHERE {key} IN ({chosen})", (*bindings, limit))
-            return connection.changes()
-
-        left -= delete("checkpoints", "seq", "seq < ?", (info.seq,), left)
-        unfinished = ",".join(str(attempt) for attempt, _ in self._unfinished.values())
-        orphaned = f"attempt NOT IN (SELECT attempt FROM checkpoints) AND attempt NOT IN ({unfinished})"
-        parts = delete("checkpoint_parts", "rowid", orphaned, (), min(left, TRIM_PARTS))
-        left = 0 if parts == TRIM_PARTS else left - parts
-        commits = min(info.seq, self._commits_through, self._commits_trimmed + left)
-        if commits > self._commits_trimmed:
-            connection.execute("DELETE FROM commits WHERE seq <= ?", (commits,))
-            connection.execute("UPDATE meta SET value = ? WHERE name = 'commits_trimmed'", (commits,))
-            left -= commits - self._commits_trimmed
-        entries = min(info.entries_through, self._entries_through, self._entries_trimmed + left)
-        if entries > self._entries_trimmed:
-            connection.execute("DELETE FROM entries WHERE pos <= ?", (entries,))
-            connection.execute("UPDATE meta SET value = ? WHERE name = 'entries_trimmed'", (entries,))
-            left -= entries - self._entries_trimmed
-        ended = "SELECT key FROM keys WHERE seq <= ? ORDER BY seq LIMIT ?"
-        connection.execute(f"DELETE FROM keys WHERE key IN ({ended})", (info.seq, left))
-        left -= connection.changes()
-        return max(commits, self._commits_trimmed), max(entries, self._entries_trimmed), left
 
     # Refusals ------------------------------------------------------------------------------------------------------------
 
@@ -418,57 +381,37 @@ class SqliteBackend:
         assert self._connection is not None
         return self._connection
 
-    def _writable(self) -> apsw.Connection:
+    @contextlib.contextmanager
+    def _writing(self, doing: str) -> Iterator[apsw.Connection]:
+        """Whatever goes wrong inside is final."""
         require(self._writes, "a journal is written while it is open for writing", place=self.place)
         if self._failure is not None:
             raise NotRunning(
                 f"journal '{self.place}' takes nothing more, a write failed ({self._failure!r}): close it and open it again"
             ) from self._failure
-        return self._open_connection()
+        connection = self._open_connection()
+        try:
+            if self._wal_pages >= WAL_PAGES:
+                # SQLite's own would do this at the end of a commit and keep its errors to itself. Here the group before
+                # is answered first, and one that meets an error is not begun.
+                connection.wal_checkpoint()
+            yield connection
+        except BaseException as error:
+            self._failure = error
+            if not connection.get_autocommit():
+                with contextlib.suppress(apsw.Error):  # Half a group must not be read; the error is reported.
+                    connection.execute("ROLLBACK")
+            if isinstance(error, apsw.Error):
+                refuse(self.place, error, doing)
+            raise
 
-    def _fail(self, connection: apsw.Connection, error: BaseException, doing: str) -> NoReturn:
-        self._failure = error
-        if not connection.get_autocommit():
-            with contextlib.suppress(apsw.Error):  # What is left of the group must not be read; the error is reported.
-                connection.execute("ROLLBACK")
-        if isinstance(error, apsw.Error):
-            self._refuse(error, doing)
-        raise error
-
-    def _refuse(self, error: Exception, doing: str, seq: int | None = None) -> NoReturn:
-        """Raise what an error of SQLite means to a user."""
-        told = f"journal '{self.place}': {doing} failed: {type(error).__name__}: {error}"
-        if isinstance(error, apsw.CorruptError | apsw.NotADBError | apsw.FormatError | UnicodeDecodeError):
-            raise JournalCorrupted(f"{told}; the file is damaged: {WHAT_TO_DO}", seq) from error
-        if isinstance(error, apsw.BusyError | apsw.LockedError):
-            raise JournalLocked(f"{told}; another program has the file open: find and stop it") from error
-        if isinstance(error, apsw.FullError):
-            raise OSError(errno.ENOSPC, f"{told}; make room, then start again: what was answered is on disk") from error
-        if isinstance(error, apsw.ReadOnlyError | apsw.PermissionsError | apsw.CantOpenError | apsw.AuthError):
-            raise PermissionError(
-                errno.EACCES, f"{told}; give this user write access to '{self._path}*' and the folder"
-            ) from error
-        if isinstance(error, apsw.IOError):
-            raise OSError(errno.EIO, f"{told}; look at the disk and the system's log") from error
-        raise error
+    def _on_commit(self, connection: apsw.Connection, name: str, pages: int) -> int:
+        self._wal_pages = pages
+        return apsw.SQLITE_OK
 
     def _corrupted(self, found: str, seq: int | None = None) -> NoReturn:
-        raise JournalCorrupted(f"journal '{self.place}': {found}; {WHAT_TO_DO}", seq)
+        raise corrupted(self.place, found, seq)
 
 
 def _list(names: Iterable[str]) -> str:
     return ", ".join(sorted(names))
-
-
-def _entry_digest(pos: int, kind: str, ref: str, body: str) -> bytes:
-    return blake2b(f"{pos}\0{kind}\0{ref}\0{body}".encode(), digest_size=8).digest()
-
-
-def _part_digest(attempt: int, number: int, section: str, data: bytes) -> bytes:
-    digest = blake2b(f"{attempt}\0{number}\0{section}\0".encode(), digest_size=8)
-    digest.update(data)
-    return digest.digest()
-
-
-def _row_digest(row: tuple[Any, ...]) -> bytes:
-    return blake2b(repr(row).encode(), digest_size=8).digest()

@@ -16,16 +16,14 @@ from pathlib import Path
 
 import apsw
 
+from seqtor.actors.journal.sqlite_errors import WHAT_TO_DO
 from seqtor.actors.journal.sqlite_owner import Marks, owner_path, sync_folder
 from seqtor.messages.errors import JournalCorrupted
 
-__all__ = ["APPLICATION_ID", "FORMAT", "TABLES", "WHAT_TO_DO", "create_database", "is_journal", "wal_path"]
+__all__ = ["APPLICATION_ID", "FORMAT", "TABLES", "create_database", "is_journal", "wal_path"]
 
 APPLICATION_ID = 0x53657174  # "Seqt"
 FORMAT = 1
-WHAT_TO_DO = (
-    "see what is intact with `seqtor journal verify`, save it with `seqtor journal export`, or restore a backup"
-)
 
 MAGIC = b"SQLite format 3\0"
 HEADER_BYTES = 100

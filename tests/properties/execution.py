@@ -201,8 +201,10 @@ def horizon(seqs: int | None) -> Iterator[None]:
         yield
         return
 
-    def small(stores: Any, states: Any, epoch: int, horizon: int, executing: Any) -> CommitOrder:
-        return CommitOrder(stores, states, epoch, seqs, executing)
+    def small(
+        stores: Any, states: Any, epoch: int, horizon: int, executing: Any, committed_through: int = 0
+    ) -> CommitOrder:
+        return CommitOrder(stores, states, epoch, seqs, executing, committed_through)
 
     with mock.patch.object(seqtor.core, "CommitOrder", small):
         yield
@@ -259,7 +261,7 @@ def outcome_of(submission: Submission[Any]) -> tuple[State, Any, BaseException |
 def check_publications(desk: Desk, publication: Any, oracle: Any, last_seq: int) -> None:
     """At every publication the state is the oracle's, and the keys that changed were announced."""
     refs = tuple(desk.refs.values())
-    before = contents_of(Snapshot(publication, refs), desk.refs)
+    before = contents_of(Snapshot(publication.seq, publication.states, refs), desk.refs)
     assert before == oracle.initial
     seq = index = 0
     while publication.next is not None:
@@ -267,7 +269,7 @@ def check_publications(desk: Desk, publication: Any, oracle: Any, last_seq: int)
         assert publication.index == index + 1, "the index of publications rises by one"
         assert seq < publication.seq <= last_seq, "every publication makes later seqs visible"
         index, seq = publication.index, publication.seq
-        after = contents_of(Snapshot(publication, refs), desk.refs)
+        after = contents_of(Snapshot(publication.seq, publication.states, refs), desk.refs)
         assert after == oracle.contents_after(seq), f"the state after seq {seq}"
         announced = {refs[store].name: set(keys) for store, keys in publication.writes.items()}
         for name in desk.refs:

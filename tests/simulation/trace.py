@@ -61,7 +61,7 @@ def traced(seed: int) -> list[str]:
         for submission in submissions:
             trace.append(f"{system.record(submission.seq or 0)!r}")
         while publication is not None:
-            contents = contents_of(Snapshot(publication, tuple(desk.refs.values())), desk.refs)
+            contents = contents_of(Snapshot(publication.seq, publication.states, tuple(desk.refs.values())), desk.refs)
             written = {store: sorted(keys) for store, keys in sorted(publication.writes.items())}
             trace.append(f"publication {publication.index} {publication.seq} {written} {contents}")
             publication = publication.next

@@ -25,10 +25,11 @@ MODULES = [importlib.import_module(f"seqtor.messages.{each.name}") for each in p
 # What messages and answers are made of; sent by nobody on its own.
 PARTS = {
     "AttemptConflict", "Checkpoint", "Commit", "CommitIntent", "ConflictReport", "EndedRun", "HotKey", "Mutable",
-    "Pair", "RunRecord", "Stats", "StoreAccess", "Write",
+    "Pair", "Released", "RunRecord", "Stats", "StoreAccess", "Write",
 }  # fmt: skip
 CHANGEABLE = {
     "CommitRun.accesses.keys": "the attempt's own read set, handed over at its end and written by nobody since",
+    "EndedRun.accesses.keys": "the same read set",
     "JudgeCommit.accesses.keys": "the same read set",
     "StoreAccess.keys": "the same read set",
     "Stats.state_counts": "made for one caller, who may do with it as they like",

@@ -69,12 +69,13 @@ def test_the_wheel_holds_seqtor_and_nothing_else(wheel: Path) -> None:
     assert names == installed_names(), "what is not Python must be named in [tool.setuptools.package-data]"
 
 
-def test_the_wheel_depends_on_five_packages(wheel: Path) -> None:
+def test_the_wheel_depends_on_six_packages(wheel: Path) -> None:
     with ZipFile(wheel) as archive:
         (name,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
         metadata = archive.read(name).decode().split("\n\n")[0].splitlines()
     required = {line.removeprefix("Requires-Dist: ") for line in metadata if line.startswith("Requires-Dist: ")}
     assert {line for line in required if "extra ==" not in line} == {
+        "apsw>=3.54",
         "croniter<8,>=7",
         "immutables>=0.21",
         "loguru>=0.7",

@@ -347,11 +347,27 @@ def test_initial_content_that_breaks_an_invariant_is_refused_at_the_start() -> N
 
 
 @pytest.mark.parametrize(
-    "journal", ["bank.db", "sqlite:///bank.db", "postgresql://localhost/bank", pathlib.Path("bank.db"), ":memory:", ""]
+    ("journal", "says"),
+    [
+        ("", "names no file"),
+        ("folder/", "names no file"),
+        ("sqlite://bank.db", "with three or four slashes"),
+        ("mysql://localhost/bank", "there is no backend for mysql://"),
+        (42, "pass a path"),
+    ],
 )
-def test_a_journal_outside_of_memory_is_refused_until_there_is_one(journal: Any) -> None:
-    with pytest.raises(RegistrationError, match=r"this release keeps everything in memory, write Supervisor\(\)"):
+def test_what_names_no_journal_is_refused(journal: Any, says: str) -> None:
+    with pytest.raises(RegistrationError, match=says):
         Supervisor(journal)
+
+
+@pytest.mark.parametrize(
+    "journal", ["bank.db", "sqlite:///bank.db", "postgresql://localhost/bank", pathlib.Path("bank.db")]
+)
+def test_the_constructor_opens_no_journal(journal: Any, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Supervisor(journal)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_journal_in_memory_may_be_named() -> None:

@@ -1,0 +1,43 @@
+"""What an error of SQLite means to whoever runs the journal.
+
+Owns the translation: above the backend nobody knows apsw. Promises: damage is JournalCorrupted, another owner is
+JournalLocked, what the operating system refuses is an OSError; each says what to do.
+"""
+
+from __future__ import annotations
+
+import errno
+from typing import NoReturn
+
+import apsw
+
+from seqtor.messages.errors import JournalCorrupted, JournalLocked
+
+__all__ = ["WHAT_TO_DO", "corrupted", "refuse"]
+
+WHAT_TO_DO = (
+    "see what is intact with `seqtor journal verify`, save it with `seqtor journal export`, or restore a backup"
+)
+
+
+def corrupted(place: str, found: str, seq: int | None = None) -> JournalCorrupted:
+    """The error for a journal that holds something else than was written."""
+    return JournalCorrupted(f"journal '{place}': {found}; {WHAT_TO_DO}", seq)
+
+
+def refuse(place: str, error: Exception, doing: str, seq: int | None = None) -> NoReturn:
+    """Raise what the error means."""
+    told = f"journal '{place}': {doing} failed: {type(error).__name__}: {error}"
+    if isinstance(error, apsw.CorruptError | apsw.NotADBError | apsw.FormatError | UnicodeDecodeError):
+        raise JournalCorrupted(f"{told}; the file is damaged: {WHAT_TO_DO}", seq) from error
+    if isinstance(error, apsw.BusyError | apsw.LockedError):
+        raise JournalLocked(f"{told}; another program has the file open: find and stop it") from error
+    if isinstance(error, apsw.FullError):
+        raise OSError(errno.ENOSPC, f"{told}; make room and start again: what was answered is on disk") from error
+    if isinstance(error, apsw.ReadOnlyError | apsw.PermissionsError | apsw.CantOpenError):
+        raise PermissionError(
+            errno.EACCES, f"{told}; give this user write access to the file, its '-wal' and the folder"
+        ) from error
+    if isinstance(error, apsw.IOError):
+        raise OSError(errno.EIO, f"{told}; look at the disk and at the log of the system") from error
+    raise error

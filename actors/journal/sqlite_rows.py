@@ -1,0 +1,79 @@
+"""The rows of an SQLite journal: their digests, and which of them may go.
+
+Owns what is hashed, so that writing and reading agree, and the order in which rows are deleted. A digest finds damage,
+not malice: eight bytes are enough.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from hashlib import blake2b
+from typing import Any
+
+import apsw
+
+from seqtor.actors.invariants import require
+
+__all__ = ["entry_digest", "part_digest", "row_digest", "trim"]
+
+TRIM_PARTS = 16  # Parts of a checkpoint are up to 1 MiB, so a few of them make a long transaction.
+
+
+def entry_digest(pos: int, kind: str, ref: str, body: str) -> bytes:
+    """The digest of an entry; takes whatever a damaged row holds."""
+    return blake2b(f"{pos}\0{kind}\0{ref}\0{body}".encode(), digest_size=8).digest()
+
+
+def part_digest(attempt: int, number: int, section: str, data: bytes) -> bytes:
+    """The digest of a part in its place."""
+    digest = blake2b(f"{attempt}\0{number}\0{section}\0".encode(), digest_size=8)
+    digest.update(data)
+    return digest.digest()
+
+
+def row_digest(row: tuple[Any, ...]) -> bytes:
+    """The digest of a row of few values."""
+    return blake2b(repr(row).encode(), digest_size=8).digest()
+
+
+def trim(
+    connection: apsw.Connection,
+    seq: int,
+    trimmed: tuple[int, int],
+    through: tuple[int, int],
+    unfinished: Sequence[int],
+    limit: int,
+) -> tuple[tuple[int, int], int]:
+    """Delete up to `limit` rows, in the caller's transaction; return how far commits and entries are trimmed, and what is
+    left of the limit.
+
+    Older checkpoints go first: they need the commits behind them. Parts of attempts that are under way stay.
+    """
+    ((kept,),) = connection.execute("SELECT count(*) FROM checkpoints WHERE seq = ?", (seq,))
+    require(kept, "what is trimmed is in a finished checkpoint", seq=seq)
+    left = limit - _delete(connection, "checkpoints", "seq", f"seq < {seq}", "seq", limit)
+    orphaned = (
+        "attempt NOT IN (SELECT attempt FROM checkpoints) AND "
+        f"attempt NOT IN ({', '.join(map(str, unfinished))}) "
+    )  # fmt: skip
+    parts = _delete(connection, "checkpoint_parts", "rowid", orphaned, "rowid", min(left, TRIM_PARTS))
+    left = 0 if parts == TRIM_PARTS else left - parts  # More of them may be waiting.
+    reached = []
+    for table, column, after, last in (
+        ("commits", "seq", trimmed[0], through[0]),
+        ("entries", "pos", trimmed[1], through[1]),
+    ):
+        end = max(after, min(last, after + left))
+        if end > after:
+            connection.execute(f"DELETE FROM {table} WHERE {column} <= ?", (end,))
+            connection.execute("UPDATE meta SET value = ? WHERE name = ?", (end, f"{table}_trimmed"))
+            left -= end - after
+        reached.append(end)
+    left -= _delete(connection, "keys", "key", f"seq <= {seq}", "seq", left)
+    return (reached[0], reached[1]), left
+
+
+def _delete(connection: apsw.Connection, table: str, key: str, where: str, order: str, limit: int) -> int:
+    chosen = f"SELECT {key} FROM {table} WHERE {where} ORDER BY {order} LIMIT ?"
+    connection.execute(f"DELETE FROM {table} WHERE {key} IN ({chosen})", (limit,))
+    return connection.changes()
