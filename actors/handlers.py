@@ -131,7 +131,7 @@ class Handlers:
 
 
 def make_handler(
-    trigger_type: Any, function: Any, *, priority: Priority | None = None, deadline_s: float = 10.0
+    trigger_type: Any, function: Any, *, priority: Priority | None = None, deadline_s: float = 10.0, version: int = 1
 ) -> Handler:
     """Check and make a handler; raises RegistrationError that says what to change."""
     require_trigger_type(trigger_type)
@@ -158,7 +158,9 @@ def make_handler(
     for place, given in ((f"{trigger_type.__name__}.priority", trigger_type.priority), ("priority", priority)):
         if given is not None:
             require_priority(given, RegistrationError, place)
-    return Handler(trigger_type, function, priority=priority, deadline_s=deadline_s)
+    if isinstance(version, bool) or not isinstance(version, int) or version < 1:
+        raise RegistrationError(f"version of the handler of {trigger_type.__name__} must be an int from 1, got {version!r}")
+    return Handler(trigger_type, function, priority=priority, deadline_s=deadline_s, version=version)
 
 
 def require_trigger_type(trigger_type: Any) -> None:

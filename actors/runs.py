@@ -189,9 +189,10 @@ class Run(Actor):
         error: BaseException | None, handler_s: float,
     ) -> None:  # fmt: skip
         context, submission = self.context, self.submission
+        first_snapshot: Publication = self.first_snapshot  # type: ignore[assignment]  # Set when the attempt was opened.
         intent = (
             self.actor_inbox, submission, self.seq, transaction.attempt, context.board.epoch,
-            transaction._snapshot.seq, self.first_snapshot.seq, outcome, accesses, transaction.released,
+            transaction._snapshot.seq, first_snapshot.seq, outcome, accesses, transaction.released,
             result, error, handler_s, submission.handler.deadline_s,
         )  # fmt: skip
         # Past the named tuple's own constructor: one for every attempt, at half the price.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from benchmarks import sleepers, snapshots, tiny, urgency
+from benchmarks import durable, sleepers, snapshots, tiny, urgency
 from benchmarks.outcome import Figure, at_least, at_most
+from benchmarks.placement import is_pinned
 
 __all__ = ["FIGURES"]
 
@@ -12,9 +13,11 @@ EXECUTIONS = at_most(2.05, "executions_mean")
 FIGURES: dict[str, Figure] = {
     "W1": Figure(tiny.w1, "triggers/s", (at_least(0.55),)),
     "W1int": Figure(tiny.w1_int, "triggers/s", (at_least(0.75),)),
+    "W2": Figure(durable.w2, "triggers/s", (at_least(0.4), at_least(0.5, "share_of_w1"))),
     "W3": Figure(tiny.w3, "triggers/s", (at_least(0.38), EXECUTIONS)),
     "W3r": Figure(tiny.w3_random, "triggers/s", (at_least(0.38), EXECUTIONS)),
     "W4": Figure(tiny.w4, "µs p50", (at_most(2.0),)),
+    "W4d": Figure(durable.w4d, "µs p50", (at_most(2.5 if is_pinned() else 4.0),)),
     "W7": Figure(snapshots.w7, "µs", (at_most(1.3),)),
     "A10k": Figure(sleepers.a10k, "s", (at_most(4.0, "value"),)),
     "A10kMB": Figure(sleepers.a10k_mb, "MB", (at_most(300.0, "value"),)),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 
-__all__ = ["VARIABLE", "place", "placement"]
+__all__ = ["VARIABLE", "is_pinned", "place", "placement"]
 
 VARIABLE = "SEQTOR_BENCH_CORES"
 
@@ -34,3 +34,8 @@ def placement() -> str:
     if len(allowed) < (os.cpu_count() or 1):
         return f"pinned to {'core' if len(allowed) == 1 else 'cores'} {cores}"
     return f"not pinned, cores {cores}"
+
+
+def is_pinned() -> bool:
+    """Whether this process runs, or will once it is placed, on one core."""
+    return len(os.sched_getaffinity(0)) == 1 or os.environ.get(VARIABLE, "").strip().isdigit()

@@ -30,8 +30,9 @@ from seqtor.actors.stores import Access, Checkpoint, StoreActor, Write
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
-__all__ = ["record_system", "w1", "w1_int", "w3", "w3_random", "w4"]
+__all__ = ["record_system", "require_serial", "skeleton_bursts", "w1", "w1_int", "w3", "w3_random", "w4"]
 
 
 class Counters(StoreActor[immutables.Map[str, int], "CountersView"]):
@@ -69,9 +70,9 @@ class CountersView:
         self._access.write(key, value)
 
 
-def record_system() -> Supervisor:
+def record_system(journal: Path | None = None) -> Supervisor:
     """Counters as immutable records in a collection."""
-    system = Supervisor()
+    system = Supervisor(journal)
     cells = system.store("cells", Collection(Cell, initial={key: Cell() for key in KEYS}))
 
     @system.on(Bump)
@@ -137,18 +138,24 @@ def w4() -> Outcome:
     return Outcome.of_rounds(*interleave("W4", yardstick, measure))
 
 
-def _bursts(title: str, build: Callable[[], Supervisor], keys: Sequence[str]) -> Outcome:
-    triggers = [Bump(key=key) for key in keys]
-    keys_of_yardstick = keys_in_turn()
-    items_of_yardstick = [Bump(key=key) for key in keys_of_yardstick]
-    executions: list[int] = []
+def skeleton_bursts() -> Callable[[], float]:
+    """A function that runs the yardstick's burst once: items/s."""
+    keys = keys_in_turn()
+    items = [Bump(key=key) for key in keys]
 
     def yardstick() -> float:
         with Skeleton(KEYS) as skeleton:
-            burst(skeleton.submit_many, items_of_yardstick[:WARM_UP])
-            elapsed_s, answers = burst(skeleton.submit_many, items_of_yardstick)
-        _require_serial(answers, keys_of_yardstick, "the yardstick")
+            burst(skeleton.submit_many, items[:WARM_UP])
+            elapsed_s, answers = burst(skeleton.submit_many, items)
+        require_serial(answers, keys, "the yardstick")
         return BURST / elapsed_s
+
+    return yardstick
+
+
+def _bursts(title: str, build: Callable[[], Supervisor], keys: Sequence[str]) -> Outcome:
+    triggers = [Bump(key=key) for key in keys]
+    executions: list[int] = []
 
     def measure() -> float:
         system = build()
@@ -157,13 +164,14 @@ def _bursts(title: str, build: Callable[[], Supervisor], keys: Sequence[str]) ->
             executed_before = system.conflicts().executions
             elapsed_s, answers = burst(system.submit_many, triggers)
             executions.append(system.conflicts().executions - executed_before)
-        _require_serial(answers, keys, title)
+        require_serial(answers, keys, title)
         return BURST / elapsed_s
 
-    rounds = interleave(title, yardstick, measure)
+    rounds = interleave(title, skeleton_bursts(), measure)
     return Outcome.of_rounds(*rounds, executions_mean=sum(executions) / len(executions) / BURST)
 
 
-def _require_serial(answers: Sequence[int], keys: Sequence[str], who: str) -> None:
+def require_serial(answers: Sequence[int], keys: Sequence[str], who: str) -> None:
+    """Raise AssertionError unless the answers are those of a serial execution."""
     if answers != serial_answers(keys[:WARM_UP], keys):
         raise AssertionError(f"{who}: the answers differ from those of a serial execution")

@@ -83,6 +83,9 @@ class RunningSystem:
         self._accepted = 0
         self._last_event_time = 0.0
         self.intake: Intake
+        self.history: HeldRuns | KeptHistory
+        self._journal_ref: Any = None
+        self._checkpoints: Checkpoints | None = None
         try:
             self._start()
         except BaseException:
@@ -217,7 +220,6 @@ class RunningSystem:
 
     def _hold_runs(self, states: tuple[Any, ...]) -> None:
         """In memory: keep the newest runs for whoever asks what was."""
-        self._journal_ref = self._checkpoints = None
         self.history = held = HeldRuns(self._stores, states, self._settings.records_max)
         order = self._order
         self._committer.journal = lambda message: held.keep(message, tuple(order.states))
@@ -233,7 +235,7 @@ class RunningSystem:
         inbox = self._journal_ref.actor_inbox
         journal.coordinator = self._coordinator_ref.actor_inbox
         self._committer.journal = inbox.put
-        self._checkpoints = Checkpoints(
+        self._checkpoints = checkpoints = Checkpoints(
             inbox,
             self._stores,
             [ref.actor_inbox for ref in self._cell_refs],
@@ -242,14 +244,14 @@ class RunningSystem:
             dispatchers.driver,
             recovery.info.seq if recovery.info else None,
         )
-        checkpointer = Checkpointer.start_on(dispatchers.dedicated("checkpoints"), self._checkpoints, parent=root)
+        checkpointer = Checkpointer.start_on(dispatchers.dedicated("checkpoints"), checkpoints, parent=root)
         self._checkpointer_ref = checkpointer
         journal.checkpointer = checkpointer.actor_inbox
         self.history = KeptHistory(
             inbox, recovery.backend.place, self._stores, dispatchers.driver, lambda: journal.checkpoints
         )
         if recovery.needs_checkpoint(self._stores):
-            self._checkpoints.take(again=True)
+            checkpoints.take(again=True)
 
     def _flush_intake(self, submission: Submission[Any], future: ReplyFuture) -> None:
         if self._journal_ref is None:
@@ -398,7 +400,7 @@ class RunningSystem:
             earlier.settle(*outcome_of(found, answer_adapter(handler.function)))
             earlier.answer()
 
-        self._journal_ref.actor_inbox.tell(ReadJournal(read=answer, reply_to=ReplyFuture()))  # type: ignore[union-attr]
+        self._journal_ref.actor_inbox.tell(ReadJournal(read=answer, reply_to=ReplyFuture()))
         return earlier
 
     def bind_released(self, submissions: tuple[Submission[Any], ...]) -> tuple[Submission[Any], ...]:

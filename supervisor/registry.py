@@ -49,15 +49,19 @@ class Bundle:
         *,
         priority: Priority | None = None,
         deadline: float | datetime.timedelta | None = None,
+        version: int = 1,
     ) -> HandlerDecorator[TriggerT]:
         """Register the handler of a trigger type, as `Supervisor.on` does, with every system that includes the bundle."""
         require_trigger_type(trigger_type)
-        options = {"priority": priority, "deadline": deadline}
+        options = {"priority": priority, "deadline": deadline, "version": version}
 
         def register(function: Any) -> None:
             # Registered here too, so that a mistake fails where it is made and not at include().
             deadline_s = deadline_seconds(deadline, 1.0)
-            self._handlers.add(make_handler(trigger_type, function, priority=priority, deadline_s=deadline_s))
+            handler = make_handler(
+                trigger_type, function, priority=priority, deadline_s=deadline_s, version=version
+            )
+            self._handlers.add(handler)
             self.registrations.append((trigger_type, function, options))
 
         return HandlerDecorator(register)

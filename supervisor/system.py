@@ -100,14 +100,17 @@ class Supervisor:
         *,
         priority: Priority | None = None,
         deadline: float | datetime.timedelta | None = None,
+        version: int = 1,
     ) -> HandlerDecorator[TriggerT]:
         """Register the function below as the handler of a trigger type; sync or async, called with (trigger, tx).
 
         `priority` is the default for this type. `deadline` is the handler time of one attempt; after it the run ends
-        with `DeadlineExceeded`. Raises RegistrationError for a wrong signature, a second handler, a mutable payload.
+        with `DeadlineExceeded`. `version` is recorded with each run; `verify` skips records of another version, so count
+        it up when the handler is to do something else than before. Raises RegistrationError for a wrong signature, a
+        second handler, a mutable payload.
         """
         require_trigger_type(trigger_type)
-        return HandlerDecorator(lambda function: self._register(trigger_type, function, priority, deadline))
+        return HandlerDecorator(lambda function: self._register(trigger_type, function, priority, deadline, version))
 
     def upcast(self, model: type[ModelT]) -> Callable[[Upcast], Upcast]:
         """Register the function below, which turns old records of a stored model or a trigger type into new ones.
@@ -132,7 +135,7 @@ class Supervisor:
         if not isinstance(bundle, Bundle):
             raise RegistrationError(f"include() takes a Bundle, got {bundle!r}")
         for trigger_type, function, options in bundle.registrations:
-            self._register(trigger_type, function, options["priority"], options["deadline"])
+            self._register(trigger_type, function, options["priority"], options["deadline"], options["version"])
 
     def _register(
         self,
@@ -140,10 +143,12 @@ class Supervisor:
         function: Any,
         priority: Priority | None,
         deadline: float | datetime.timedelta | None,
+        version: int,
     ) -> None:
         self._require_not_started("on")
         deadline_s = deadline_seconds(deadline, self.settings.deadline)
-        self._handlers.add(make_handler(trigger_type, function, priority=priority, deadline_s=deadline_s))
+        handler = make_handler(trigger_type, function, priority=priority, deadline_s=deadline_s, version=version)
+        self._handlers.add(handler)
 
     def _require_not_started(self, verb: str) -> None:
         if self._running is not None or self._stopped:

@@ -211,7 +211,7 @@ class Journal(Actor):
             message.reply_to.set(found)
 
     def on_get_open_work(self, message: GetOpenWork) -> None:
-        chain = next(self._backend.commits(message.seq, message.seq)).chain if message.seq else GENESIS
+        chain = self._chain if message.seq == self._previous else self._chain_at(message.seq)
         message.reply_to.set(self._open.found(message.seq, chain, self._position))
 
     def on_keep_checkpoint_part(self, message: KeepCheckpointPart) -> None:
@@ -227,6 +227,9 @@ class Journal(Actor):
     def on_trim_journal(self, message: TrimJournal) -> None:
         if not self._backend.trim(message.info, TRIM_ROWS):
             self.tell_self(message)  # Behind what has queued up meanwhile.
+
+    def _chain_at(self, seq: int) -> bytes:
+        return next(self._backend.commits(seq, seq)).chain if seq else GENESIS
 
     def _last_checkpoint_bytes(self) -> int:
         return self.checkpoints[-1].size_bytes if self.checkpoints else 0

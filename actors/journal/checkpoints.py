@@ -7,6 +7,7 @@ states are immutable, so nothing waits for it. Promises: a checkpoint is valid o
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, ClassVar
 
 from loguru import logger
@@ -60,14 +61,12 @@ class Checkpoints:
         if seq == self.last_seq and not again:
             return None
         number = size = 0
-        work: OpenWorkFound = self._ask(lambda reply: GetOpenWork(seq=seq, reply_to=reply))
+        work: OpenWorkFound = self._ask(self._journal, partial(GetOpenWork, seq=seq))
         sections = [(OPEN_WORK, self._open_work(work).encode())]
         for ref, cell, state in zip(self._stores, self._cells, publication.states, strict=True):
             data = ref.spec.checkpoint_of(state)
             if data is NotImplemented:
-                data = self._ask(
-                    lambda reply, cell=cell, state=state: (cell, MakeCheckpoint(state=state, reply_to=reply))
-                )
+                data = self._ask(cell, partial(MakeCheckpoint, state=state))
             if data is not None:
                 sections.append((store_section(ref.name), data))
         for section, data in sections:
@@ -77,7 +76,7 @@ class Checkpoints:
                 number += 1
             size += len(data)
         info = CheckpointInfo(seq, work.entries_through, work.chain, number, size)
-        self._ask(lambda reply: FinishCheckpoint(info=info, reply_to=reply))
+        self._ask(self._journal, partial(FinishCheckpoint, info=info))
         self.last_seq = seq
         return info
 
@@ -93,12 +92,10 @@ class Checkpoints:
         lists = "".join(f',"{name}":[{",".join(texts)}]' for name, texts in parts)
         return f'{{"format":1,"now":{self._now()!r},"shapes":{shapes}{lists}}}'
 
-    def _ask(self, make: Callable[[ReplyFuture], Any]) -> Any:
+    def _ask(self, mailbox: Mailbox, question: Callable[..., Any]) -> Any:
         reply = ReplyFuture()
         reply.driver = self._driver
-        made = make(reply)
-        mailbox, question = made if isinstance(made, tuple) else (self._journal, made)
-        mailbox.tell(question)
+        mailbox.tell(question(reply_to=reply))
         return reply.get()
 
 
@@ -112,6 +109,10 @@ class Checkpointer(Actor):
         self._checkpoints = checkpoints
 
     def on_checkpoint_due(self, _: CheckpointDue) -> None:
-        info = self._checkpoints.take()
-        if info is not None:
-            logger.debug("checkpoint at seq {}: {} bytes", info.seq, info.size_bytes)
+        try:
+            info = self._checkpoints.take()
+        except Exception as error:  # A store's own code, or the journal is gone; commits do not depend on checkpoints.
+            logger.opt(exception=error).warning("no checkpoint was made: {}; the next one is tried later", error)
+        else:
+            if info is not None:
+                logger.debug("checkpoint at seq {}: {} bytes", info.seq, info.size_bytes)

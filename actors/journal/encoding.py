@@ -7,9 +7,9 @@ Promises: what was accepted into the system can be written; the same run gives t
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
+from hashlib import blake2b, sha256
 from typing import TYPE_CHECKING, Any
 
 from pydantic_core import PydanticSerializationError, to_json, to_jsonable_python
@@ -50,19 +50,19 @@ GENESIS = bytes(32)
 
 def payload_digest(trigger: Trigger[Any]) -> bytes:
     """Tells whether two triggers are the same: type and fields."""
-    return hashlib.blake2b(f"{trigger.trigger_name}:{model_json(trigger)}".encode(), digest_size=16).digest()
+    return blake2b(f"{trigger.trigger_name}:{model_json(trigger)}".encode(), digest_size=16).digest()
 
 
 def chained(chain: bytes, body: str) -> bytes:
     """The hash of a record that follows the record with the hash `chain`: SHA-256 over both."""
-    return hashlib.sha256(chain + body.encode()).digest()
+    return sha256(chain + body.encode()).digest()
 
 
 def json_of(value: Any) -> str:
     """Any value that pydantic can serialise, as JSON."""
     kind = type(value)
-    if kind is int or kind is bool or value is None:
-        return json.dumps(value)
+    if kind is int:
+        return repr(value)
     if kind is str:
         return text(value)
     try:
@@ -84,10 +84,9 @@ def model_json(model: BaseModel, include: set[str] | None = None) -> str:
 def trigger_text(submission: Submission[Any]) -> str:
     """A trigger with the name and version of its type."""
     trigger = submission.trigger
-    return (
-        f'{{"type":{text(submission.handler.name)},"version":{trigger.trigger_version},'
-        f'"payload":{model_json(trigger)}}}'
-    )
+    version = trigger.trigger_version
+    numbered = "" if version == 1 else f',"version":{version}'
+    return f'{{"type":{text(submission.handler.name)}{numbered},"payload":{model_json(trigger)}}}'
 
 
 def accepted_text(submission: Submission[Any]) -> str:
@@ -107,31 +106,39 @@ def _origin_text(submission: Submission[Any]) -> str:
     return key if origin.cause is None else f'{key},"cause":{text(origin.cause)}'
 
 
-def reads_digest(accesses: Sequence[StoreAccess]) -> str:
-    """Sixteen hex digits over the names that were read: keys and ranges, in an order of their own."""
+def reads_digest(accesses: Sequence[StoreAccess], stores: Sequence[StoreRef[Any]]) -> str:
+    """Sixteen hex digits over the names that were read: stores, keys and ranges, in an order of their own."""
     parts = []
     for access in accesses:
-        names = [*sorted(access.keys), *map(repr, sorted(access.ranges, key=repr))]
-        if access.whole:
-            names.append("*")
+        keys = access.keys
+        names = list(keys) if len(keys) < 2 else sorted(keys)
+        if access.ranges or access.whole:
+            names += [repr(each) for each in sorted(access.ranges, key=repr)]
+            names.append(f"whole={access.whole}")
         if names:
-            parts.append(f"{access.store}:{names}")
-    return hashlib.blake2b("\n".join(sorted(parts)).encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
+            parts.append("\0".join([stores[access.store].name, *names]))
+    if len(parts) > 1:
+        parts.sort()
+    return blake2b("\n".join(parts).encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
 
 
 def commit_text(ended: EndedRun, previous: int, epoch: int, ended_at: float, stores: Sequence[StoreRef[Any]]) -> str:
     """A `CommitRecord`, with what is empty left out."""
     submission = ended.submission
+    submitted_at = repr(submission.submitted_at)
+    event_time = submitted_at if submission.event_time == submission.submitted_at else repr(submission.event_time)
+    handler_version = submission.handler.version
     head = (
-        f'{{"format":1,"seq":{ended.seq},"previous":{previous},"epoch":{epoch},"run":"{submission.id}",'
-        f'"state":"{ended.state.value}","attempt":{ended.attempts},"trigger":{trigger_text(submission)},'
-        f'"handler_version":{submission.handler.version},"priority":{submission.priority},'
-        f'"event_time":{submission.event_time!r},"submitted_at":{submission.submitted_at!r},'
-        f'"sequenced_at":{submission.sequenced_at!r},"ended_at":{ended_at!r},"handler_s":{ended.handler_s!r},'
-        f'"snapshot":{ended.snapshot_seq},"first_snapshot":{ended.first_snapshot_seq},'
-        f'"reads":"{reads_digest(ended.accesses)}"'
+        f'{{"format":1,"seq":{ended.seq},"previous":{previous},"epoch":{epoch},"run":"{submission.id}","state":"'
+        f'{ended.state._value_}","attempt":{ended.attempts},"trigger":{trigger_text(submission)},"priority":'
+        f'{submission.priority},"event_time":{event_time},"submitted_at":{submitted_at},"sequenced_at":'
+        f'{submission.sequenced_at!r},"ended_at":{ended_at!r},"handler_s":{ended.handler_s!r},"snapshot":'
+        f'{ended.snapshot_seq},"first_snapshot":{ended.first_snapshot_seq},"reads":"'
+        f'{reads_digest(ended.accesses, stores)}"'
     )
     parts = [head]
+    if handler_version != 1:
+        parts.append(f',"handler_version":{handler_version}')
     if ended.writes:
         parts.append(f',"writes":[{",".join(_writes(ended, stores))}]')
     if ended.result is not None:
@@ -150,10 +157,7 @@ def commit_text(ended: EndedRun, previous: int, epoch: int, ended_at: float, sto
             if released.effects:
                 parts.append(f',"effects":[{",".join(map(model_json, released.effects))}]')
     if ended.conflicts:
-        conflicts = [
-            f'{{"attempt":{c.attempt},"store":{text(c.store)},"key":{text(c.key)},"writer_seq":{json.dumps(c.writer_seq)}}}'
-            for c in ended.conflicts
-        ]
+        conflicts = [json_of(conflict._asdict()) for conflict in ended.conflicts]
         parts.append(f',"conflicts":[{",".join(conflicts)}]')
     parts.append("}")
     return "".join(parts)

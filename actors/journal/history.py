@@ -7,6 +7,7 @@ commits go on in between. Called at the edge, where waiting is allowed.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from typing import Any
 
 from pydantic_core import from_json
@@ -41,7 +42,7 @@ class KeptHistory:
         """The commits first..last, as they are kept."""
         while first <= last:
             stop = min(last, first + PIECE - 1)
-            piece = self._read(lambda backend, first=first, stop=stop: list(backend.commits(first, stop)))
+            piece = self._read(partial(_commits, first, stop))
             yield from piece
             if len(piece) < stop - first + 1:
                 return
@@ -82,3 +83,7 @@ class KeptHistory:
         reply.driver = self._driver
         self._journal.tell(ReadJournal(read=read, reply_to=reply))
         return reply.get()
+
+
+def _commits(first: int, last: int, backend: Backend) -> list[CommitRow]:
+    return list(backend.commits(first, last))

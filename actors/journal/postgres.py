@@ -42,9 +42,7 @@ from seqtor.actors.journal.postgres_tables import Statements, as_bytes, as_text,
 
 __all__ = ["PostgresBackend"]
 
-STATEMENT_BYTES_MAX = (
-    32 << 20
-)  # A larger group takes several statements in its transaction; the server's limit is 1 GiB.
+STATEMENT_BYTES_MAX = 32 << 20  # A larger group takes several; the server's limit is 1 GiB.
 PIECE_ROWS_MAX = 1000
 PIECE_BYTES_MAX = 4 << 20
 
@@ -54,13 +52,13 @@ APPEND: LiteralString = """
     WITH mine AS (
         UPDATE {s}.lease SET commits_through = %b, entries_through = %b WHERE epoch = %b RETURNING 1
     ), new_commits AS (
-        INSERT INTO {s}.commits SELECT given.* FROM mine, unnest(%b::bigint[], %b::text[], %b::bytea[]) AS given
+        INSERT INTO {s}.commits SELECT given.* FROM mine, unnest(%b::bigint[], %b::bytea[], %b::bytea[]) AS given
     ), new_entries AS (
         INSERT INTO {s}.entries
-        SELECT given.* FROM mine, unnest(%b::bigint[], %b::text[], %b::bytea[], %b::text[], %b::bytea[]) AS given
+        SELECT given.* FROM mine, unnest(%b::bigint[], %b::bytea[], %b::bytea[], %b::bytea[], %b::bytea[]) AS given
     ), new_keys AS (
         INSERT INTO {s}.keys
-        SELECT given.* FROM mine, unnest(%b::bytea[], %b::text[], %b::bytea[], %b::bigint[]) AS given
+        SELECT given.* FROM mine, unnest(%b::bytea[], %b::bytea[], %b::bytea[], %b::bigint[]) AS given
         ON CONFLICT (sha256(key)) DO UPDATE SET run = excluded.run, digest = excluded.digest, seq = excluded.seq
     ), old_keys AS (
         DELETE FROM {s}.keys AS kept USING mine, unnest(%b::bytea[]) AS given (key)
@@ -98,6 +96,9 @@ DROP_PARTS: LiteralString = """
         WHERE making NOT IN (SELECT making FROM {s}.checkpoints) AND making <> ALL (%s) LIMIT %s
     ))
 """
+DROP_CHECKPOINTS: LiteralString = (
+    "DELETE FROM {s}.checkpoints WHERE seq IN (SELECT seq FROM {s}.checkpoints WHERE seq < %s ORDER BY seq LIMIT %s)"
+)
 DROP_KEYS: LiteralString = (
     "DELETE FROM {s}.keys WHERE ctid = ANY (ARRAY(SELECT ctid FROM {s}.keys WHERE seq <= %s ORDER BY seq LIMIT %s))"
 )
@@ -116,11 +117,9 @@ class PostgresBackend:
         self._epoch = 0
         self._commits_from = self._entries_from = 1
         self._commits_through = self._entries_through = 0
-        self._making: dict[
-            int, str
-        ] = {}  # Checkpoints that are being made: their parts are kept under a name of its own.
+        self._making: dict[int, tuple[str, int]] = {}  # seq → a name for this making of its checkpoint, parts so far
 
-    # Opening and closing -----------------------------------------------------------------------------------------------
+    # Opening and closing ---------------------------------------------------------------------------------------------
 
     def open(self, *, write: bool = True) -> Opened:
         if self._connection is not None:
@@ -171,7 +170,7 @@ class PostgresBackend:
         finished = checkpoints(connection, self._within, commits, entries)
         return Opened(lease.journal_id, lease.epoch, *commits, *entries, finished)
 
-    # Appending -----------------------------------------------------------------------------------------------------------
+    # Appending -------------------------------------------------------------------------------------------------------
 
     def append(self, group: Group) -> None:
         connection = self._writable()
@@ -193,21 +192,21 @@ class PostgresBackend:
     def _append(self, connection: Connection, group: Group, commits_through: int, entries_through: int) -> None:
         keys = {row.key: row for row in group.keys}  # The last row of a key counts; a statement may touch it only once.
         bound = [row for row in keys.values() if row.run]
-        refs = [as_bytes(row.ref) for row in group.entries]
+        texts = [(as_bytes(row.kind), as_bytes(row.ref), row.body.encode()) for row in group.entries]
         written = connection.execute(
             self._within(APPEND),
             (
                 *(Int8(commits_through), Int8(entries_through), Int8(self._epoch)),
                 [Int8(row.seq) for row in group.commits],
-                [row.body for row in group.commits],
+                [row.body.encode() for row in group.commits],
                 [row.chain for row in group.commits],
                 [Int8(row.pos) for row in group.entries],
-                [row.kind for row in group.entries],
-                refs,
-                [row.body for row in group.entries],
-                [_entry_digest(row, ref) for row, ref in zip(group.entries, refs, strict=True)],
+                [kind for kind, _, _ in texts],
+                [ref for _, ref, _ in texts],
+                [body for _, _, body in texts],
+                [_entry_digest(row.pos, *text) for row, text in zip(group.entries, texts, strict=True)],
                 [as_bytes(row.key) for row in bound],
-                [row.run for row in bound],
+                [as_bytes(row.run) for row in bound],
                 [row.digest for row in bound],
                 [None if row.seq is None else Int8(row.seq) for row in bound],
                 [as_bytes(row.key) for row in keys.values() if not row.run],
@@ -217,20 +216,23 @@ class PostgresBackend:
         if not value(written):
             raise deposed(connection, self._within, self._epoch)
 
-    # Reading ---------------------------------------------------------------------------------------------------------------
+    # Reading ---------------------------------------------------------------------------------------------------------
 
     def commits(self, first: int, last: int) -> Iterator[CommitRow]:
-        for row in self._rows(COMMITS, "commits", first, last):
-            yield CommitRow(*row)
+        for seq, body, chain in self._rows(COMMITS, "commits", first, last):
+            yield CommitRow(seq, self._decoded(body, seq), chain)
 
     def entries(self, first: int, last: int) -> Iterator[EntryRow]:
         for pos, kind, ref, body, digest in self._rows(ENTRIES, "entries", first, last):
-            row = EntryRow(pos, kind, as_text(ref), body)
-            if _entry_digest(row, ref) != digest:
-                raise JournalCorrupted(
-                    f"journal {self.place}: entry {pos} ({kind} {row.ref!r}) is not what was written"
-                )
-            yield row
+            if _entry_digest(pos, kind, ref, body) != digest:
+                raise JournalCorrupted(f"journal {self.place}: entry {pos} ({kind!r} {ref!r}) is not what was written")
+            yield EntryRow(pos, as_text(kind), as_text(ref), body.decode())
+
+    def _decoded(self, body: bytes, seq: int) -> str:
+        try:
+            return body.decode()
+        except UnicodeDecodeError as error:
+            raise JournalCorrupted(f"journal {self.place}: the record of seq {seq} is no text: {error}", seq) from error
 
     def _rows(self, statement: LiteralString, what: str, first: int, last: int) -> Iterator[tuple[Any, ...]]:
         """Rows first..last as far as they were written, a query for each piece: others may use the connection between."""
@@ -265,38 +267,42 @@ class PostgresBackend:
             connection = self._readable()
             with reported(connection, self.place, "was read"):
                 rows = connection.execute(self._within(KEYS), (after, PIECE_ROWS_MAX), binary=True).fetchall()
-            for key, run, digest, seq, after in rows:
-                yield KeyRow(as_text(key), run, digest, seq)
+            for key, run, digest, seq, _ in rows:
+                yield KeyRow(as_text(key), as_text(run), digest, seq)
             if len(rows) < PIECE_ROWS_MAX:
                 return
+            after = rows[-1][-1]
 
-    # Checkpoints and trimming ----------------------------------------------------------------------------------------------
+    # Checkpoints and trimming ----------------------------------------------------------------------------------------
 
     def add_checkpoint_part(self, seq: int, number: int, part: CheckpointPart) -> None:
         connection = self._writable()
         if number == 0:
             # A checkpoint that is made again must not touch the finished one of the same seq before it is finished too.
-            self._making[seq] = uuid.uuid4().hex
-        require(seq in self._making, "a checkpoint begins with part 0", seq=seq, number=number)
-        making, section = self._making[seq], as_bytes(part.section)
+            self._making[seq] = uuid.uuid4().hex, 0
+        making, parts = self._making.get(seq, ("", 0))
+        require(number == parts, "the parts of a checkpoint come in order", seq=seq, got=number, expected=parts)
+        section = as_bytes(part.section)
         digest = _part_digest(making, number, section, part.data)
         with self._failing(connection, "was given a checkpoint"):
             values = (Int8(self._epoch), making, Int4(number), section, part.data, digest)
             if connection.execute(self._within(ADD_PART), values).rowcount == 0:
                 raise deposed(connection, self._within, self._epoch)
+        self._making[seq] = making, parts + 1
 
     def finish_checkpoint(self, info: CheckpointInfo) -> None:
         connection = self._writable()
-        making = self._making.get(info.seq, "")
+        making, parts = self._making.get(info.seq, ("", 0))
+        require(parts == info.parts, "a finished checkpoint has all its parts", expected=info.parts, found=parts)
         with self._failing(connection, "was given a checkpoint"), connection.transaction():
             fence(connection, self._within, self._epoch)
-            statement = self._within("SELECT count(*) FROM {s}.checkpoint_parts WHERE making = %s")
-            parts = value(connection.execute(statement, (making,)))
-            require(parts == info.parts, "a finished checkpoint has all its parts", expected=info.parts, found=parts)
             values = (info.seq, making, info.entries_through, info.chain, info.parts, info.size_bytes)
             connection.execute(self._within(FINISH), values)
-            connection.execute(self._within(DROP_PARTS), (list(self._making.values()), None))
+            connection.execute(self._within(DROP_PARTS), (self._made_now(), None))
         del self._making[info.seq]
+
+    def _made_now(self) -> list[str]:
+        return [making for making, _ in self._making.values()]
 
     def checkpoint_parts(self, seq: int) -> Iterator[CheckpointPart]:
         connection = self._readable()
@@ -328,23 +334,23 @@ class PostgresBackend:
             statement = self._within("SELECT count(*) FROM {s}.checkpoints WHERE seq = %s")
             finished = value(connection.execute(statement, (info.seq,)))
             require(finished, "what is trimmed is in a finished checkpoint", seq=info.seq)
-            commits_from = max(self._commits_from, min(info.seq + 1, self._commits_from + limit))
-            left = limit - (commits_from - self._commits_from)
+            left = limit - connection.execute(self._within(DROP_CHECKPOINTS), (info.seq, limit)).rowcount
+            # A part is as large as a thousand rows, so that few of them make a long transaction.
+            parts_max = -(-left // 100)
+            parts = connection.execute(self._within(DROP_PARTS), (self._made_now(), parts_max)).rowcount
+            commits_from = max(self._commits_from, min(info.seq + 1, self._commits_from + left))
+            left -= commits_from - self._commits_from
             entries_from = max(self._entries_from, min(info.entries_through + 1, self._entries_from + left))
             left -= entries_from - self._entries_from
             connection.execute(self._within("DELETE FROM {s}.commits WHERE seq < %s"), (commits_from,))
             connection.execute(self._within("DELETE FROM {s}.entries WHERE pos < %s"), (entries_from,))
             statement = self._within("UPDATE {s}.lease SET commits_from = %s, entries_from = %s")
             connection.execute(statement, (commits_from, entries_from))
-            connection.execute(self._within("DELETE FROM {s}.checkpoints WHERE seq < %s"), (info.seq,))
-            # A part is as large as a thousand rows, so that few of them make a long transaction.
-            parts_max = -(-left // 100)
-            parts = connection.execute(self._within(DROP_PARTS), (list(self._making.values()), parts_max)).rowcount
             keys = connection.execute(self._within(DROP_KEYS), (info.seq, left)).rowcount
         self._commits_from, self._entries_from = commits_from, entries_from
         return left > keys and parts < parts_max
 
-    # Refusals ----------------------------------------------------------------------------------------------------------------
+    # Refusals --------------------------------------------------------------------------------------------------------
 
     def _bounds(self, what: str) -> tuple[int, int]:
         if what == "commits":
@@ -380,7 +386,8 @@ def _pieces(group: Group, commits_through: int, entries_through: int) -> Iterato
     size = 0
     commits: list[CommitRow] = []
     entries: list[EntryRow] = []
-    for row in (*group.commits, *group.entries):
+    rows: tuple[CommitRow | EntryRow, ...] = (*group.commits, *group.entries)
+    for row in rows:
         if size + len(row.body) > STATEMENT_BYTES_MAX and size:
             commits_through, entries_through = commits_through + len(commits), entries_through + len(entries)
             yield Group(commits, entries), commits_through, entries_through
@@ -393,10 +400,9 @@ def _pieces(group: Group, commits_through: int, entries_through: int) -> Iterato
     yield Group(commits, entries, group.keys), commits_through + len(commits), entries_through + len(entries)
 
 
-def _entry_digest(row: EntryRow, ref: bytes) -> bytes:
-    """Of all that the row holds: with the lengths in it, no two rows give the same text."""
-    head = f"{row.pos} {len(row.kind)} {len(ref)} {row.kind}".encode()
-    return blake2b(head + ref + row.body.encode(), digest_size=16).digest()
+def _entry_digest(pos: int, kind: bytes, ref: bytes, body: bytes) -> bytes:
+    """Of all that the row holds; with the lengths in it, no two rows give the same bytes."""
+    return blake2b(b"%d %d %d %b%b%b" % (pos, len(kind), len(ref), kind, ref, body), digest_size=16).digest()
 
 
 def _part_digest(making: str, number: int, section: bytes, data: bytes) -> bytes:

@@ -168,16 +168,10 @@ def _require_fit(connection: Connection, address: Address, write: bool) -> None:
     # `remote_apply` waits for more than `on`: who has set it keeps it.
     found = connection.execute(
         "SELECT set_config('synchronous_commit', CASE current_setting('synchronous_commit')"
-        " WHEN 'remote_apply' THEN 'remote_apply' ELSE 'on' END, false),"
-        " current_setting('server_encoding'), pg_is_in_recovery(), current_setting('fsync')"
+        " WHEN 'remote_apply' THEN 'remote_apply' ELSE 'on' END, false), pg_is_in_recovery(), current_setting('fsync')"
     ).fetchone()
     assert found is not None
-    _, encoding, standby, fsync = found
-    if encoding != "UTF8":
-        raise RegistrationError(
-            f"journal {address.shown}: the database has the encoding {encoding}, which cannot hold every text; create "
-            "one with ENCODING 'UTF8' TEMPLATE template0"
-        )
+    _, standby, fsync = found
     if write and standby:
         raise ConnectionError(
             f"journal {address.shown}: the server is a standby and takes no writes; connect to the primary, or name all "

@@ -3,8 +3,9 @@
 Owns their definition, numbered by FORMAT, and the check that what was durable is there. Promises: two processes that
 create at the same time make one journal; what is no intact journal is refused, never taken for an empty one.
 
-Keys, refs and sections come from users and may hold what a text column refuses (NUL, lone surrogates), so they are kept as
-bytes: `convert_from(key, 'UTF8')` reads them. A key may be longer than an index entry, so its hash is indexed.
+Rows are kept as bytes, because a text column refuses what users may have in their keys and names: NUL, lone surrogates,
+letters that the database's encoding lacks. `SELECT convert_from(body, 'UTF8')::jsonb FROM seqtor.commits` reads them. A
+key may be longer than an index takes, so its hash is indexed.
 """
 
 from __future__ import annotations
@@ -40,11 +41,11 @@ CREATE: LiteralString = """
         entries_from bigint NOT NULL DEFAULT 1,
         entries_through bigint NOT NULL DEFAULT 0
     );
-    CREATE TABLE {s}.commits (seq bigint PRIMARY KEY, body text NOT NULL, chain bytea NOT NULL);
+    CREATE TABLE {s}.commits (seq bigint PRIMARY KEY, body bytea NOT NULL, chain bytea NOT NULL);
     CREATE TABLE {s}.entries (
-        pos bigint PRIMARY KEY, kind text NOT NULL, ref bytea NOT NULL, body text NOT NULL, digest bytea NOT NULL
+        pos bigint PRIMARY KEY, kind bytea NOT NULL, ref bytea NOT NULL, body bytea NOT NULL, digest bytea NOT NULL
     );
-    CREATE TABLE {s}.keys (key bytea NOT NULL, run text NOT NULL, digest bytea NOT NULL, seq bigint);
+    CREATE TABLE {s}.keys (key bytea NOT NULL, run bytea NOT NULL, digest bytea NOT NULL, seq bigint);
     CREATE UNIQUE INDEX keys_key ON {s}.keys (sha256(key));
     CREATE INDEX keys_seq ON {s}.keys (seq);
     CREATE TABLE {s}.checkpoints (
@@ -105,8 +106,8 @@ def is_there(connection: Connection, within: Statements) -> bool:
     if found and found != set(TABLES):
         missing = ", ".join(sorted(set(TABLES) - found))
         raise JournalCorrupted(
-            f"journal {within.place}: schema {within.schema} holds a table {min(found)}, but not all tables of a journal: {missing} "
-            "are missing. Restore it from a backup, or name another schema in the URL (?schema=NAME)"
+            f"journal {within.place}: the schema {within.schema} has a table {min(found)}, but of the tables of a journal "
+            f"{missing} are missing. Restore it from a backup, or name another schema in the URL (?schema=NAME)"
         )
     return bool(found)
 

@@ -8,9 +8,9 @@ the code no longer registers is named. Called at the start, on the caller's thre
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
 
 from seqtor.actors.journal.contract import Backend, CheckpointInfo, CommitRow, Opened
@@ -22,6 +22,7 @@ from seqtor.messages.stores import Checkpoint
 
 __all__ = ["OPEN_WORK", "Recovery", "checked_rows", "commit_record", "store_section"]
 
+RecordT = TypeVar("RecordT", bound=BaseModel)
 OPEN_WORK = "open"
 
 
@@ -198,7 +199,7 @@ def commit_record(row: CommitRow, place: str) -> CommitRecord:
     return _record(CommitRecord, row.body, f"{place}: seq {row.seq}")
 
 
-def _record(kind: type[Any], body: str | bytes, where: str) -> Any:
+def _record(kind: type[RecordT], body: str | bytes, where: str) -> RecordT:
     try:
         return kind.model_validate_json(body)
     except ValidationError as error:

@@ -24,7 +24,7 @@ from seqtor.actors.journal.groups import ends_after
 from seqtor.actors.journal.sqlite_errors import corrupted, refuse
 from seqtor.actors.journal.sqlite_files import FORMAT, TABLES, create_database, is_journal, wal_path
 from seqtor.actors.journal.sqlite_owner import Owner
-from seqtor.actors.journal.sqlite_rows import entry_digest, part_digest, row_digest, trim
+from seqtor.actors.journal.sqlite_rows import entry_digest, part_digest, row_digest, set_meta, trim
 from seqtor.messages.errors import JournalLocked, NotRunning
 
 __all__ = ["SqliteBackend"]
@@ -38,7 +38,7 @@ PIECE_BYTES = 1 << 20
 
 INSERT_COMMIT = "INSERT INTO commits VALUES (?, ?, ?)"
 INSERT_ENTRY = "INSERT INTO entries VALUES (?, ?, ?, ?, ?)"
-REPLACE_KEY = "INSERT OR REPLACE INTO keys VALUES (?, ?, ?, ?)"
+REPLACE_KEY = "INSERT OR REPLACE INTO keys VALUES (?, ?, ?, ?, ?)"
 
 
 class SqliteBackend:
@@ -146,11 +146,12 @@ class SqliteBackend:
         tables = {name for (name,) in connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
         if missing := TABLES - tables:
             self._corrupted(f"expected the tables {_list(TABLES)}, {_list(missing)} missing")
-        meta: dict[str, Any] = dict(connection.execute("SELECT name, value FROM meta").get)
+        rows = connection.execute("SELECT name, value, digest FROM meta")
+        meta: dict[Any, Any] = {name: value for name, value, digest in rows if row_digest((name, value)) == digest}
         expected = {"journal_id": str, "format": int, "epoch": int, "commits_trimmed": int, "entries_trimmed": int}
         for name, kind in expected.items():
             if type(meta.get(name)) is not kind:
-                self._corrupted(f"expected {name} in the table meta, found {meta.get(name)!r}")
+                self._corrupted(f"expected an intact {name} in the table meta, found {meta.get(name)!r}")
         if meta["format"] != FORMAT:
             self._corrupted(f"expected format {FORMAT}, found {meta['format']}: open it with the version that wrote it")
         return meta
@@ -194,7 +195,7 @@ class SqliteBackend:
         # life before has left pages in the system's cache that read well, are marked clean, and are on no disk.
         connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_RESTART)
         with connection:
-            connection.execute("UPDATE meta SET value = ? WHERE name = 'epoch'", (epoch,))
+            set_meta(connection, "epoch", epoch)
             connection.execute("DELETE FROM checkpoint_parts WHERE attempt NOT IN (SELECT attempt FROM checkpoints)")
         ((self._attempts,),) = connection.execute("SELECT coalesce(max(attempt), 0) FROM checkpoints")
         self._unfinished.clear()
@@ -239,11 +240,11 @@ class SqliteBackend:
 
     def _write_keys(self, connection: apsw.Connection, keys: Sequence[KeyRow]) -> None:
         if all(row.run for row in keys):
-            connection.executemany(REPLACE_KEY, keys)
+            connection.executemany(REPLACE_KEY, [(*row, row_digest(row)) for row in keys])
             return
         for row in keys:
             if row.run:
-                connection.execute(REPLACE_KEY, row)
+                connection.execute(REPLACE_KEY, (*row, row_digest(row)))
             else:
                 connection.execute("DELETE FROM keys WHERE key = ?", (row.key,))
 
@@ -282,16 +283,17 @@ class SqliteBackend:
             self._check_piece(rows, failure, f"entry {expected}")
 
     def keys(self) -> Iterator[KeyRow]:
-        sql = "SELECT key, run, digest, seq FROM keys WHERE key > ? ORDER BY key"
-        rows, failure = self._piece("SELECT key, run, digest, seq FROM keys ORDER BY key", ())
+        sql = "SELECT key, run, payload_digest, seq, digest FROM keys"
+        rows, failure = self._piece(f"{sql} ORDER BY key", ())
         while rows or failure:
-            for row in rows:
-                if [type(each) for each in row[:3]] != [str, str, bytes] or type(row[3]) not in (int, type(None)):
+            for *values, digest in rows:
+                row = KeyRow(*values)
+                if row_digest(row) != digest:
                     self._corrupted(f"an idempotency key is not what was written: {row!r:.200}")
-                yield KeyRow(*row)
+                yield row
             if failure is not None:
                 refuse(self.place, failure, "reading the idempotency keys")
-            rows, failure = self._piece(sql, (rows[-1][0],))
+            rows, failure = self._piece(f"{sql} WHERE key > ? ORDER BY key", (rows[-1][0],))
 
     def _piece(self, sql: str, bindings: tuple[Any, ...]) -> tuple[list[tuple[Any, ...]], Exception | None]:
         """Some rows, and what went wrong behind them: a caller is to have all that is intact."""

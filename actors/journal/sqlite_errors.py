@@ -28,7 +28,7 @@ def corrupted(place: str, found: str, seq: int | None = None) -> JournalCorrupte
 def refuse(place: str, error: Exception, doing: str, seq: int | None = None) -> NoReturn:
     """Raise what the error means."""
     told = f"journal '{place}': {doing} failed: {type(error).__name__}: {error}"
-    if isinstance(error, apsw.CorruptError | apsw.NotADBError | apsw.FormatError | UnicodeDecodeError):
+    if isinstance(error, apsw.CorruptError | apsw.NotADBError | apsw.FormatError | apsw.SQLError | UnicodeDecodeError):
         raise JournalCorrupted(f"{told}; the file is damaged: {WHAT_TO_DO}", seq) from error
     if isinstance(error, apsw.BusyError | apsw.LockedError):
         raise JournalLocked(f"{told}; another program has the file open: find and stop it") from error

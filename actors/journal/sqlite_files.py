@@ -18,6 +18,7 @@ import apsw
 
 from seqtor.actors.journal.sqlite_errors import WHAT_TO_DO
 from seqtor.actors.journal.sqlite_owner import Marks, owner_path, sync_folder
+from seqtor.actors.journal.sqlite_rows import set_meta
 from seqtor.messages.errors import JournalCorrupted
 
 __all__ = ["APPLICATION_ID", "FORMAT", "TABLES", "create_database", "is_journal", "wal_path"]
@@ -32,12 +33,14 @@ FRAME_HEADER = struct.Struct(">IIIIII")
 
 # STRICT: a wrong type is refused when it is written, and a flipped type bit is not read as something else.
 SCHEMA = """
-CREATE TABLE meta(name TEXT PRIMARY KEY, value ANY) STRICT, WITHOUT ROWID;
+CREATE TABLE meta(name TEXT PRIMARY KEY, value ANY, digest BLOB NOT NULL) STRICT, WITHOUT ROWID;
 CREATE TABLE commits(seq INTEGER PRIMARY KEY, body TEXT NOT NULL, chain BLOB NOT NULL) STRICT;
 CREATE TABLE entries(
     pos INTEGER PRIMARY KEY, kind TEXT NOT NULL, ref TEXT NOT NULL, body TEXT NOT NULL, digest BLOB NOT NULL
 ) STRICT;
-CREATE TABLE keys(key TEXT PRIMARY KEY, run TEXT NOT NULL, digest BLOB NOT NULL, seq INTEGER) STRICT, WITHOUT ROWID;
+CREATE TABLE keys(
+    key TEXT PRIMARY KEY, run TEXT NOT NULL, payload_digest BLOB NOT NULL, seq INTEGER, digest BLOB NOT NULL
+) STRICT, WITHOUT ROWID;
 CREATE INDEX keys_ended ON keys(seq) WHERE seq IS NOT NULL;
 CREATE TABLE checkpoints(
     seq INTEGER PRIMARY KEY, entries_through INTEGER NOT NULL, chain BLOB NOT NULL, parts INTEGER NOT NULL,
@@ -70,9 +73,10 @@ def create_database(path: Path, vfs: str | None) -> None:
         with connection:
             connection.pragma("application_id", APPLICATION_ID)
             connection.execute(SCHEMA)
-            values = {"journal_id": uuid.uuid4().hex, "format": FORMAT, "epoch": 0}
+            values: dict[str, int | str] = {"journal_id": uuid.uuid4().hex, "format": FORMAT, "epoch": 0}
             values |= {"commits_trimmed": 0, "entries_trimmed": 0}
-            connection.executemany("INSERT INTO meta VALUES (?, ?)", values.items())
+            for name, value in values.items():
+                set_meta(connection, name, value)
         connection.pragma("journal_mode", "WAL")
     finally:
         connection.close()

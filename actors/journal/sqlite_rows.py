@@ -14,7 +14,7 @@ import apsw
 
 from seqtor.actors.invariants import require
 
-__all__ = ["entry_digest", "part_digest", "row_digest", "trim"]
+__all__ = ["entry_digest", "part_digest", "row_digest", "set_meta", "trim"]
 
 TRIM_PARTS = 16  # Parts of a checkpoint are up to 1 MiB, so a few of them make a long transaction.
 
@@ -32,8 +32,13 @@ def part_digest(attempt: int, number: int, section: str, data: bytes) -> bytes:
 
 
 def row_digest(row: tuple[Any, ...]) -> bytes:
-    """The digest of a row of few values."""
-    return blake2b(repr(row).encode(), digest_size=8).digest()
+    """The digest of a row of few and short values."""
+    return blake2b(repr(tuple(row)).encode(), digest_size=8).digest()
+
+
+def set_meta(connection: apsw.Connection, name: str, value: int | str) -> None:
+    """Write one value of the table meta."""
+    connection.execute("INSERT OR REPLACE INTO meta VALUES (?, ?, ?)", (name, value, row_digest((name, value))))
 
 
 def trim(
@@ -66,7 +71,7 @@ def trim(
         end = max(after, min(last, after + left))
         if end > after:
             connection.execute(f"DELETE FROM {table} WHERE {column} <= ?", (end,))
-            connection.execute("UPDATE meta SET value = ? WHERE name = ?", (end, f"{table}_trimmed"))
+            set_meta(connection, f"{table}_trimmed", end)
             left -= end - after
         reached.append(end)
     left -= _delete(connection, "keys", "key", f"seq <= {seq}", "seq", left)

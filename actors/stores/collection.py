@@ -163,13 +163,12 @@ class Collection(StoreSpec["CollectionView[ModelT]"], Generic[ModelT]):
         for seq, writes in tail:
             for key, value, version in writes:
                 last[key] = (seq, value, version)
-        return self.fold(
-            state,
-            [
-                Write(key, DELETED if value is None else self.kind.from_json(value, version, f"seq {seq}, key {key!r}"))
-                for key, (seq, value, version) in last.items()
-            ],
-        )
+        kind = self.kind
+        writes = [
+            Write(key, DELETED if value is None else kind.from_json(value, version, f"seq {seq}, key {key!r}"))
+            for key, (seq, value, version) in last.items()
+        ]
+        return _resolve(state, writes)[0]
 
     @property
     def shape(self) -> str:

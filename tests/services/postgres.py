@@ -19,11 +19,10 @@ import socket
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import psycopg
 import pytest
@@ -148,6 +147,7 @@ class PostgresServer:
                 *("-D", self._data, "-U", "postgres", "--auth=scram-sha-256", f"--pwfile={password_file}"),
                 *("--encoding=UTF8", "--locale=C", "--no-sync", "--no-instructions"),
             ],
+            check=False,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -208,7 +208,7 @@ def _binaries(user: str | None, folder: Path) -> Path:
     return copy / "bin"
 
 
-def _missing(reason: str) -> Any:
+def _missing(reason: str) -> NoReturn:
     if os.environ.get("SEQTOR_REQUIRE_SERVICES") == "1":
         pytest.fail(f"SEQTOR_REQUIRE_SERVICES=1, but there is no PostgreSQL: {reason}")
     pytest.skip(f"no PostgreSQL: {reason}")
@@ -234,10 +234,14 @@ def with_option(url: str, option: str) -> str:
     return f"{url}{'&' if '?' in url else '?'}{option}"
 
 
-@contextmanager
-def schema_url() -> Iterator[str]:
-    """The URL of a journal in a schema that nobody else uses, which is dropped at the end."""
+def schema_url(at_the_end: Callable[[Callable[[], None]], Any]) -> str:
+    """The URL of a journal in a schema that nobody else uses; what drops it is handed to `at_the_end`."""
     schema = f"seqtor_test_{secrets.token_hex(6)}"
-    yield with_option(base_url(), f"schema={schema}")
-    with psycopg.connect(base_url(), autocommit=True) as connection:
-        connection.execute(sql.SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(sql.Identifier(schema)))
+
+    def drop() -> None:
+        with psycopg.connect(base_url(), autocommit=True) as connection:
+            connection.execute(sql.SQL("DROP SCHEMA IF EXISTS {} CASCADE").format(sql.Identifier(schema)))
+
+    url = with_option(base_url(), f"schema={schema}")
+    at_the_end(drop)
+    return url
