@@ -100,6 +100,14 @@ class Coordinator(Actor):
             self._context.loop.ready_all(begin_on_loop)
 
     def on_runs_ended(self, message: RunsEnded) -> None:
+        to_wake: list[Callable[[], None]] = []
+        try:
+            self._end_all(message, to_wake)
+        finally:  # A crash half-way must not leave those asleep whose runs have been answered.
+            for wake in to_wake:
+                wake()
+
+    def _end_all(self, message: RunsEnded, to_wake: list[Callable[[], None]]) -> None:
         known = self._known
         answers_at_once, undurable = self._answers_at_once, self._undurable
         committed = executions = 0
@@ -129,7 +137,7 @@ class Coordinator(Actor):
                 self._log(submission, ended)
                 submission.settle(ended.state, _error_maker(submission, ended))
             if answers_at_once:
-                submission.answer()
+                submission.answer(to_wake)
                 if ended.released is not None:
                     self._release(ended)
             else:
@@ -145,13 +153,16 @@ class Coordinator(Actor):
     def on_runs_durable(self, message: RunsDurable) -> None:
         """Answer and release what is on disk now."""
         undurable, through = self._undurable, message.through
+        to_wake: list[Callable[[], None]] = []
         self._durable_through = max(self._durable_through, through)
         self._context.board.become_durable(through)
         while undurable and undurable[0].seq <= through:
             ended = undurable.popleft()
-            ended.submission.answer()
+            ended.submission.answer(to_wake)
             if ended.released is not None:
                 self._release(ended)
+        for wake in to_wake:
+            wake()
         self._answer_awaited()
         self._drain_when_answered()
 
@@ -216,6 +227,7 @@ class Coordinator(Actor):
         conflicts_of: Callable[[int], tuple[AttemptConflict, ...]],
     ) -> None:
         """Answer everyone whose run has not ended; for the system that has stopped or broken down."""
+        to_wake: list[Callable[[], None]] = []
         now = self._context.clock.time()
         for seq, submission in self._known.items():
             if submission.run is not None:
@@ -226,17 +238,19 @@ class Coordinator(Actor):
                 submission.error = make_error()
                 submission.conflicts = conflicts_of(seq)
                 submission.settle(State.ABORTED, make_error)
-                submission.answer()
+                submission.answer(to_wake)
                 self._state_counts[State.ABORTED] += 1
                 self._ended_through = seq
         for ended in self._undurable:  # Decided, but nobody knows whether it is on disk.
             ended.submission.settle(State.ABORTED, make_error)
-            ended.submission.answer()
+            ended.submission.answer(to_wake)
         self._undurable.clear()
         for submission in unsequenced:
             submission.settle(State.ABORTED, make_error)
-            submission.answer()
+            submission.answer(to_wake)
         self._state_counts[State.ABORTED] += len(unsequenced)
+        for wake in to_wake:
+            wake()
 
     def _make(self, submission: Submission[Any]) -> Run:
         context = self._context

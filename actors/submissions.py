@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Generator
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
+from seqtor.actors import batons
 from seqtor.actors.futures import ReplyFuture
 from seqtor.actors.transactions import current_transaction_or_none
 from seqtor.messages.errors import WouldDeadlock
@@ -62,9 +63,12 @@ class Intake:
             self.gone = make_error
         with self.waiting_lock:  # Who comes to wait after this finds `gone`.
             left = list(self.waited_for)
+        to_wake: list[Callable[[], None]] = []
         for submission in left:
             submission.settle(State.ABORTED, self.gone)
-            submission.answer()
+            submission.answer(to_wake)
+        for wake in to_wake:
+            wake()
 
 
 class Submission(Generic[ResultT_co]):
@@ -202,8 +206,12 @@ class Submission(Generic[ResultT_co]):
             self.ended_as = state
             self._outcome = outcome
 
-    def answer(self) -> None:
-        """Tell everyone who waits how the run ended; only once that is durable. Only the coordinator calls this."""
+    def answer(self, to_wake: list[Callable[[], None]]) -> None:
+        """Let everyone know how the run ended; only once that is durable. Only the coordinator calls this.
+
+        What wakes the callers who wait is added to `to_wake`, to be called when all that has ended is answered: who is
+        woken may run at once, in the waker's place, and shall not have to wait again for the next of a batch.
+        """
         if self._state is not None:
             return  # Given up on already.
         self._state = self.ended_as
@@ -211,22 +219,20 @@ class Submission(Generic[ResultT_co]):
             with self._intake.waiting_lock:
                 waiters, self._waiters = self._waiters, None
                 self._intake.waited_for.discard(self)
-            for wake in waiters or ():
-                wake()
+            to_wake.extend(waiters or ())
 
     def _wait(self, timeout_s: float | None) -> bool:
         """Block the calling thread until the end; False if the time-out came first."""
-        ended = threading.Lock()  # A lock handed over by its releaser: a third of the price of an Event.
-        ended.acquire()
-        if self._when_done(ended.release):
+        baton = batons.take()
+        if self._when_done(baton.hand_over):
             return True
-        if timeout_s is None:
-            return ended.acquire()
-        arrived = ended.acquire(timeout=min(max(timeout_s, 0.0), threading.TIMEOUT_MAX))
-        if not arrived:
+        arrived = baton.wait(timeout_s)
+        if arrived:
+            batons.give_back(baton)
+        else:
             with self._intake.waiting_lock:
                 if self._waiters is not None:
-                    self._waiters.remove(ended.release)
+                    self._waiters.remove(baton.hand_over)
         return arrived
 
     def _when_done(self, wake: Callable[[], None]) -> bool:

@@ -398,7 +398,10 @@ class RunningSystem:
         def answer(backend: Backend) -> None:
             found = commit_record(next(iter(backend.commits(row.seq, row.seq))), backend.place)  # type: ignore[arg-type]
             earlier.settle(*outcome_of(found, answer_adapter(handler.function)))
-            earlier.answer()
+            to_wake: list[Callable[[], None]] = []
+            earlier.answer(to_wake)
+            for wake in to_wake:
+                wake()
 
         self._journal_ref.actor_inbox.tell(ReadJournal(read=answer, reply_to=ReplyFuture()))
         return earlier

@@ -13,17 +13,23 @@ from typing import Any, TypeVar
 from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
 
-from seqtor.actors.journal.contract import Backend, CheckpointInfo, CommitRow, Opened
+from seqtor.actors.journal.contract import Backend, CheckpointInfo, CommitRow, EntryRow, Opened
 from seqtor.actors.journal.encoding import GENESIS, chained
 from seqtor.actors.stores.contract import StoreRef
 from seqtor.messages.errors import JournalCorrupted, RegistrationError
 from seqtor.messages.records import AcceptedRecord, CallRecord, CommitRecord, EffectRecord, OpenEffect, OpenWork
 from seqtor.messages.stores import Checkpoint
 
-__all__ = ["OPEN_WORK", "Recovery", "checked_rows", "commit_record", "store_section"]
+__all__ = ["OPEN_WORK", "Recovery", "checked_row", "checked_rows", "commit_record", "entry_record", "open_work",
+           "read_sections", "store_section", "writes_by_store"]  # fmt: skip
 
 RecordT = TypeVar("RecordT", bound=BaseModel)
 OPEN_WORK = "open"
+ENTRY_KINDS: dict[str, type[AcceptedRecord | CallRecord | EffectRecord]] = {
+    "accepted": AcceptedRecord,
+    "call": CallRecord,
+    "effect": EffectRecord,
+}
 
 
 def store_section(store: str) -> str:
@@ -31,8 +37,24 @@ def store_section(store: str) -> str:
     return f"store:{store}"
 
 
+def read_sections(backend: Backend, seq: int) -> dict[str, bytes]:
+    """The sections of the finished checkpoint at `seq`."""
+    sections: dict[str, list[bytes]] = {}
+    for part in backend.checkpoint_parts(seq):
+        sections.setdefault(part.section, []).append(part.data)
+    return {section: b"".join(parts) for section, parts in sections.items()}
+
+
+def open_work(sections: dict[str, bytes], seq: int, place: str) -> OpenWork:
+    """What a checkpoint remembers beside the stores. Raises JournalCorrupted if that is not there."""
+    return _record(OpenWork, sections.get(OPEN_WORK, b""), f"{place}: checkpoint at seq {seq}")
+
+
 class Recovery:
-    """What is read from a journal at the start. `tail` holds each store's writes since the checkpoint."""
+    """What is read from a journal at the start. `tail` holds each store's writes since the checkpoint.
+
+    `unkept` are the stores that the checkpoint does not hold, because they make none: their tail begins at seq 1.
+    """
 
     def __init__(self, backend: Backend, opened: Opened, progress: Callable[[int, int], None] | None = None) -> None:
         self.backend = backend
@@ -40,6 +62,7 @@ class Recovery:
         self.info: CheckpointInfo | None = opened.checkpoints[-1] if opened.checkpoints else None
         self.checkpoints: dict[str, bytes] = {}
         self.shapes: dict[str, str] = {}
+        self.unkept: frozenset[str] = frozenset()
         self.chain = GENESIS
         self.now = 0.0
         self.accepted: dict[str, AcceptedRecord] = {}
@@ -100,17 +123,15 @@ class Recovery:
                     "checkpoint that stood for them is missing"
                 )
             return
-        sections: dict[str, list[bytes]] = {}
-        for part in self.backend.checkpoint_parts(self.info.seq):
-            sections.setdefault(part.section, []).append(part.data)
+        sections = read_sections(self.backend, self.info.seq)
         self.chain = self.info.chain
-        for section, parts in sections.items():
+        for section, data in sections.items():
             if section != OPEN_WORK:
-                self.checkpoints[section.removeprefix("store:")] = b"".join(parts)
-        where = f"{self.backend.place}: checkpoint at seq {self.info.seq}"
-        work = _record(OpenWork, b"".join(sections.get(OPEN_WORK, ())), where)
+                self.checkpoints[section.removeprefix("store:")] = data
+        work = open_work(sections, self.info.seq, self.backend.place)
         self.now = work.now
         self.shapes = work.shapes
+        self.unkept = frozenset(self.shapes) - frozenset(self.checkpoints)
         self.accepted = {record.run: record for record in work.accepted}
         for call in work.calls:
             self.calls.setdefault(call.run, []).append(call)
@@ -121,19 +142,19 @@ class Recovery:
     def _read_entries(self) -> None:
         after = self.info.entries_through if self.info else 0
         for row in self.backend.entries(after + 1, self.opened.entries_through):
-            where = f"{self.backend.place}: entry {row.pos} ({row.kind} {row.ref})"
-            if row.kind == "accepted":
-                self.accepted[row.ref] = _record(AcceptedRecord, row.body, where)
-            elif row.kind == "call":
-                self.calls.setdefault(row.ref, []).append(_record(CallRecord, row.body, where))
-            elif row.kind == "effect":
-                self._outcomes.append(_record(EffectRecord, row.body, where))
+            record = entry_record(row, self.backend.place)
+            if isinstance(record, AcceptedRecord):
+                self.accepted[row.ref] = record
+            elif isinstance(record, CallRecord):
+                self.calls.setdefault(row.ref, []).append(record)
             else:
-                raise JournalCorrupted(f"{where}: this version knows no such entry; was it written by a newer one?")
+                self._outcomes.append(record)
 
     def _read_commits(self) -> None:
         first = self.info.seq + 1 if self.info else 1
         last = self.opened.commits_through
+        if self.info and self.unkept:
+            self._read_whole_tails(self.info)
         for row in checked_rows(self.backend, first, last, self.chain):
             self.chain = row.chain
             record = from_json(row.body)
@@ -153,6 +174,25 @@ class Recovery:
             self.accepted.pop(run, None)
             self.calls.pop(run, None)
 
+    def _read_whole_tails(self, info: CheckpointInfo) -> None:
+        """Read all that was ever committed to stores which no checkpoint holds."""
+        if self.opened.commits_from > 1:
+            raise JournalCorrupted(
+                f"{self.backend.place}: {_names(self.unkept)} made no checkpoint (StoreActor.checkpoint returned None), so "
+                f"every commit since the first is needed, and those up to seq {self.opened.commits_from - 1} were trimmed"
+            )
+        chain = GENESIS
+        for row in checked_rows(self.backend, 1, info.seq, GENESIS):
+            chain = row.chain
+            for store, writes in writes_by_store(from_json(row.body)).items():
+                if store in self.unkept:
+                    self.tail.setdefault(store, []).append((row.seq, writes))
+        if chain != info.chain:
+            raise JournalCorrupted(
+                f"{self.backend.place}: the records up to seq {info.seq} are not those after which its checkpoint was made",
+                info.seq,
+            )
+
     def _fold_in(self, record: dict[str, Any]) -> None:
         if record["format"] != 1:
             raise JournalCorrupted(
@@ -162,10 +202,7 @@ class Recovery:
             )
         seq = record["seq"]
         self.now = max(self.now, record["sequenced_at"])
-        by_store: dict[str, list[tuple[str, Any, int]]] = {}
-        for write in record.get("writes", ()):
-            by_store.setdefault(write[0], []).append((write[1], write[2], write[3] if len(write) > 3 else 1))
-        for store, writes in by_store.items():
+        for store, writes in writes_by_store(record).items():
             self.tail.setdefault(store, []).append((seq, writes))
         self._ended.add(record["run"])
         for child in record.get("submitted", ()):
@@ -179,19 +216,44 @@ def checked_rows(backend: Backend, first: int, last: int, chain: bytes) -> Itera
     """The rows first..last, each held against the chain that begins with the hash before `first`."""
     expected = first
     for row in backend.commits(first, last):
-        if row.seq != expected:
-            raise JournalCorrupted(f"{backend.place}: seq {expected} is missing, the next one is {row.seq}", expected)
-        chain = chained(chain, row.body)
-        if chain != row.chain:
-            raise JournalCorrupted(
-                f"{backend.place}: the record of seq {row.seq}, or the one before it, is not what was written: its hash "
-                f"is {chain.hex()[:16]}, kept was {row.chain.hex()[:16]}. `seqtor journal export` saves the records before",
-                row.seq,
-            )
+        checked_row(row, expected, chain, backend.place)
+        chain = row.chain
         yield row
         expected += 1
     if expected <= last:
         raise JournalCorrupted(f"{backend.place}: the records end at seq {expected - 1}, {last} were written", expected)
+
+
+def checked_row(row: CommitRow, expected: int, chain: bytes | None, place: str) -> None:
+    """Raise JournalCorrupted unless the row is that of seq `expected` and follows the hash `chain` (None: not known)."""
+    if row.seq != expected:
+        raise JournalCorrupted(f"{place}: seq {expected} is missing, the next one is {row.seq}", expected)
+    if chain is None:
+        return
+    found = chained(chain, row.body)
+    if found != row.chain:
+        raise JournalCorrupted(
+            f"{place}: the record of seq {row.seq}, or the one before it, is not what was written: its hash is "
+            f"{found.hex()[:16]}, kept was {row.chain.hex()[:16]}. `seqtor journal export` saves the records before",
+            row.seq,
+        )
+
+
+def writes_by_store(record: dict[str, Any]) -> dict[str, list[tuple[str, Any, int]]]:
+    """The writes of a commit record (as parsed JSON): (key, JSON, version) by store."""
+    by_store: dict[str, list[tuple[str, Any, int]]] = {}
+    for write in record.get("writes", ()):
+        by_store.setdefault(write[0], []).append((write[1], write[2], write[3] if len(write) > 3 else 1))
+    return by_store
+
+
+def entry_record(row: EntryRow, place: str) -> AcceptedRecord | CallRecord | EffectRecord:
+    """An entry as a record. Raises JournalCorrupted if it is none."""
+    where = f"{place}: entry {row.pos} ({row.kind} {row.ref})"
+    kind = ENTRY_KINDS.get(row.kind)
+    if kind is None:
+        raise JournalCorrupted(f"{where}: this version knows no such entry; was it written by a newer one?")
+    return _record(kind, row.body, where)
 
 
 def commit_record(row: CommitRow, place: str) -> CommitRecord:
@@ -206,3 +268,7 @@ def _record(kind: type[RecordT], body: str | bytes, where: str) -> RecordT:
         raise JournalCorrupted(
             f"{where} is not what a {kind.__name__} looks like: {error.errors()[0]['msg']}"
         ) from error
+
+
+def _names(stores: Iterable[str]) -> str:
+    return ", ".join(f"store {name!r}" for name in sorted(stores))

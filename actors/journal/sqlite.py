@@ -21,7 +21,7 @@ import apsw
 from seqtor.actors.invariants import require
 from seqtor.actors.journal.contract import CheckpointInfo, CheckpointPart, CommitRow, EntryRow, Group, KeyRow, Opened
 from seqtor.actors.journal.groups import ends_after
-from seqtor.actors.journal.sqlite_errors import corrupted, refuse
+from seqtor.actors.journal.sqlite_errors import corrupted, meaning
 from seqtor.actors.journal.sqlite_files import FORMAT, TABLES, create_database, is_journal, wal_path
 from seqtor.actors.journal.sqlite_owner import Owner
 from seqtor.actors.journal.sqlite_rows import entry_digest, part_digest, row_digest, set_meta, trim
@@ -76,7 +76,7 @@ class SqliteBackend:
             return self._begin(write)
         except apsw.Error as error:
             self._abandon()
-            refuse(self.place, error, "opening it")
+            raise meaning(self.place, error, "opening it") from error
         except BaseException:
             self._abandon()
             raise
@@ -206,8 +206,9 @@ class SqliteBackend:
         owner, self._owner = self._owner, None
         try:
             if connection is not None:
-                if self._failure is not None:
-                    # Nothing may be copied out of a log that was perhaps not written.
+                wal = wal_path(self._path)
+                if self._failure is not None and wal.exists() and wal.stat().st_size:
+                    # Nothing may be copied out of a log that was perhaps not written, or is to be looked at.
                     connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
                 connection.close()
         finally:
@@ -292,7 +293,7 @@ class SqliteBackend:
                     self._corrupted(f"an idempotency key is not what was written: {row!r:.200}")
                 yield row
             if failure is not None:
-                refuse(self.place, failure, "reading the idempotency keys")
+                raise meaning(self.place, failure, "reading the idempotency keys") from failure
             rows, failure = self._piece(f"{sql} WHERE key > ? ORDER BY key", (rows[-1][0],))
 
     def _piece(self, sql: str, bindings: tuple[Any, ...]) -> tuple[list[tuple[Any, ...]], Exception | None]:
@@ -316,7 +317,7 @@ class SqliteBackend:
 
     def _check_piece(self, rows: list[Any], failure: Exception | None, where: str, seq: int | None = None) -> None:
         if failure is not None:
-            refuse(self.place, failure, f"reading {where}", seq)
+            raise meaning(self.place, failure, f"reading {where}", seq) from failure
         if not rows:
             self._corrupted(f"{where} is missing, and everything after it", seq)
 
@@ -389,7 +390,8 @@ class SqliteBackend:
         require(self._writes, "a journal is written while it is open for writing", place=self.place)
         if self._failure is not None:
             raise NotRunning(
-                f"journal '{self.place}' takes nothing more, a write failed ({self._failure!r}): close it and open it again"
+                f"journal '{self.place}' takes nothing more, since a write failed: close it and open it again. What "
+                f"failed: {self._failure}"
             ) from self._failure
         connection = self._open_connection()
         try:
@@ -399,13 +401,13 @@ class SqliteBackend:
                 connection.wal_checkpoint()
             yield connection
         except BaseException as error:
-            self._failure = error
+            self._failure = meaning(self.place, error, doing) if isinstance(error, apsw.Error) else error
             if not connection.get_autocommit():
                 with contextlib.suppress(apsw.Error):  # Half a group must not be read; the error is reported.
                     connection.execute("ROLLBACK")
-            if isinstance(error, apsw.Error):
-                refuse(self.place, error, doing)
-            raise
+            if self._failure is error:
+                raise
+            raise self._failure from error
 
     def _on_commit(self, connection: apsw.Connection, name: str, pages: int) -> int:
         self._wal_pages = pages

@@ -7,13 +7,12 @@ JournalLocked, what the operating system refuses is an OSError; each says what t
 from __future__ import annotations
 
 import errno
-from typing import NoReturn
 
 import apsw
 
 from seqtor.messages.errors import JournalCorrupted, JournalLocked
 
-__all__ = ["WHAT_TO_DO", "corrupted", "refuse"]
+__all__ = ["WHAT_TO_DO", "corrupted", "meaning"]
 
 WHAT_TO_DO = (
     "see what is intact with `seqtor journal verify`, save it with `seqtor journal export`, or restore a backup"
@@ -25,19 +24,18 @@ def corrupted(place: str, found: str, seq: int | None = None) -> JournalCorrupte
     return JournalCorrupted(f"journal '{place}': {found}; {WHAT_TO_DO}", seq)
 
 
-def refuse(place: str, error: Exception, doing: str, seq: int | None = None) -> NoReturn:
-    """Raise what the error means."""
+def meaning(place: str, error: Exception, doing: str, seq: int | None = None) -> Exception:
+    """The error to raise from one of SQLite's."""
     told = f"journal '{place}': {doing} failed: {type(error).__name__}: {error}"
     if isinstance(error, apsw.CorruptError | apsw.NotADBError | apsw.FormatError | apsw.SQLError | UnicodeDecodeError):
-        raise JournalCorrupted(f"{told}; the file is damaged: {WHAT_TO_DO}", seq) from error
+        return JournalCorrupted(f"{told}; the file is damaged: {WHAT_TO_DO}", seq)
     if isinstance(error, apsw.BusyError | apsw.LockedError):
-        raise JournalLocked(f"{told}; another program has the file open: find and stop it") from error
+        return JournalLocked(f"{told}; another program has the file open: find and stop it")
     if isinstance(error, apsw.FullError):
-        raise OSError(errno.ENOSPC, f"{told}; make room and start again: what was answered is on disk") from error
+        return OSError(errno.ENOSPC, f"{told}; make room and start again: what was answered is on disk")
     if isinstance(error, apsw.ReadOnlyError | apsw.PermissionsError | apsw.CantOpenError):
-        raise PermissionError(
-            errno.EACCES, f"{told}; give this user write access to the file, its '-wal' and the folder"
-        ) from error
+        advice = "give this user write access to the file, its '-wal' and the folder"
+        return PermissionError(errno.EACCES, f"{told}; {advice}")
     if isinstance(error, apsw.IOError):
-        raise OSError(errno.EIO, f"{told}; look at the disk and at the log of the system") from error
-    raise error
+        return OSError(errno.EIO, f"{told}; look at the disk and at the log of the system")
+    return error

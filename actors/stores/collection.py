@@ -170,6 +170,11 @@ class Collection(StoreSpec["CollectionView[ModelT]"], Generic[ModelT]):
         ]
         return _resolve(state, writes)[0]
 
+    def same_op(self, key: str, op: ModelT | None, kept: Any, version: int) -> bool:
+        if op is DELETED or kept is None:
+            return op is kept
+        return self.kind.same(op, self.kind.from_json(kept, version, f"key {key!r}"))
+
     @property
     def shape(self) -> str:
         return self.kind.shape

@@ -128,6 +128,20 @@ class StoreSpec(Generic[ViewT_co]):
                 ) from error
         return state
 
+    def folder(self, checkpoint: Checkpoint | None, state: Any) -> Callable[[Tail], Any]:
+        """A function that folds the next recorded commits and returns the state after them; it remembers where it is."""
+
+        def fold(tail: Tail) -> Any:
+            nonlocal state
+            state = self.restore(None, state, tail)
+            return state
+
+        return fold
+
+    def same_op(self, key: str, op: Any, kept: Any, version: int) -> bool:
+        """Whether JSON that was kept stands for the op, though it may be written in another order (that of a set)."""
+        return False
+
     @property
     def shape(self) -> str:
         """Changes whenever the stored form does; a checkpoint is made at the first start with a new one."""

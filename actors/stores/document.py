@@ -102,6 +102,7 @@ class Document(StoreSpec["DocumentView[ModelT]"], Generic[ModelT]):
             ) from error
         adapters = {} if self.kind.validates else {name: self.kind.field_adapter(name) for name in model.model_fields}
         super().__init__(DocumentStore, self.kind, adapters, value)
+        self._initial = value
         self.version = self.kind.version
         self.needs_judge = self.kind.validates or bool(self.kind.invariants)
 
@@ -116,17 +117,33 @@ class Document(StoreSpec["DocumentView[ModelT]"], Generic[ModelT]):
         return model_json(part, include={key})[len(text(key)) + 2 : -1]
 
     def restore(self, checkpoint: Checkpoint | None, state: DocumentState[ModelT], tail: Tail) -> DocumentState[ModelT]:
+        return self.folder(checkpoint, state)(tail)
+
+    def folder(
+        self, checkpoint: Checkpoint | None, state: DocumentState[ModelT]
+    ) -> Callable[[Tail], DocumentState[ModelT]]:
         # Put together as JSON, so that an upcast sees the whole document and not one field of it.
-        fields: dict[str, Any] = {}
-        seq, version = 0, self.version
-        for seq, writes in tail:  # noqa: B007 - the last one is named in an error
-            for key, value, version in writes:  # noqa: B007
-                fields[key] = value
-        if not fields:
+        kept: dict[str, Any] | None = None
+
+        def fold(tail: Tail) -> DocumentState[ModelT]:
+            nonlocal kept, state
+            fields: dict[str, Any] = {}
+            seq, version = 0, self.version
+            for seq, writes in tail:  # noqa: B007 - the last one is named in an error
+                for key, value, version in writes:  # noqa: B007
+                    fields[key] = value
+            if fields:
+                if kept is None:
+                    kept = json.loads(self.checkpoint_of(state) if checkpoint is None else checkpoint.data)["value"]
+                kept = {**kept, **fields}
+                state = DocumentState(self.kind, state.adapters, self.kind.from_json(kept, version, f"seq {seq}"))
             return state
-        kept = checkpoint.data if checkpoint is not None else self.checkpoint_of(state)
-        merged = {**json.loads(kept)["value"], **fields}
-        return DocumentState(self.kind, state.adapters, self.kind.from_json(merged, version, f"seq {seq}"))
+
+        return fold
+
+    def same_op(self, key: str, op: Any, kept: Any, version: int) -> bool:
+        values = {**json.loads(model_json(self._initial)), key: kept}
+        return bool(getattr(self.kind.from_json(values, version, f"field {key!r}"), key) == op)
 
     @property
     def shape(self) -> str:

@@ -27,7 +27,7 @@ from seqtor.actors.journal.postgres import PostgresBackend
 from seqtor.actors.journal.sqlite import SqliteBackend
 from tests.services.postgres import schema_url
 
-__all__ = ["BACKENDS", "checkpoint", "commit", "commits", "content", "entries", "entry", "key", "reopened"]
+__all__ = ["BACKENDS", "PARTS", "checkpoint", "commit", "commits", "content", "entries", "entry", "key", "reopened"]
 
 Reach = Callable[[], Backend]
 
@@ -55,6 +55,13 @@ BACKENDS: dict[str, Callable[[pytest.FixtureRequest], Reach]] = {
     "sqlite": sqlite,
     "postgres": postgres,
 }
+
+
+PARTS = [
+    CheckpointPart("open", b"{}"),
+    CheckpointPart("store:book", bytes(range(256)) * 4096),
+    CheckpointPart("ß", b""),
+]
 
 
 def commit(seq: int, body: str | None = None) -> CommitRow:

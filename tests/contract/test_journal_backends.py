@@ -12,6 +12,7 @@ from seqtor.actors.journal.contract import Backend, CheckpointInfo, CheckpointPa
 from seqtor.messages.errors import JournalCorrupted, JournalLocked, NotRunning
 from tests.contract.journal_backends import (
     BACKENDS,
+    PARTS,
     Reach,
     checkpoint,
     commit,
@@ -26,11 +27,6 @@ from tests.contract.journal_backends import (
 TEXTS = ["", "plain", "\x00 in \x00 the middle", "ß → 漢字 🙂", '"quoted" \\ and \n broken', "x" * 300_000]
 BYTES = [b"", b"\x00" * 32, bytes(range(256)), b"\xff\xfe"]
 EMPTY = Group((), (), ())
-PARTS = [
-    CheckpointPart("open", b"{}"),
-    CheckpointPart("store:book", bytes(range(256)) * 4096),
-    CheckpointPart("ß", b""),
-]
 
 
 @pytest.fixture(params=BACKENDS)
