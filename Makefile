@@ -61,7 +61,7 @@ $(INSTALLED): pyproject.toml
 	@echo 'installing into .venv' >&2
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv >&2
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-		--config-settings editable_mode=strict --editable '.[dev,examples,postgres]' >&2
+		--config-settings editable_mode=strict --editable '.[cli,dev,examples,postgres]' >&2
 	@touch $@
 
 # A strict editable install is a tree of links, one per file, so it is laid again when the set of files changes. The

@@ -17,11 +17,11 @@ from loguru import logger
 
 from seqtor.actors.base import Actor
 from seqtor.actors.invariants import InvariantBroken, require
-from seqtor.actors.mailbox import Mailbox
+from seqtor.actors.mailbox import Mailbox, answer_error
 from seqtor.actors.runs import AsyncRun, Run, RunContext, SyncRun
 from seqtor.actors.submissions import Submission
 from seqtor.messages.commits import AttemptCrashed, EndedRun
-from seqtor.messages.effects import CarryOut
+from seqtor.messages.effects import CarryOut, EffectsEnded
 from seqtor.messages.errors import HandlerFailed, Rejected
 from seqtor.messages.journal import AwaitDurable, RunsDurable
 from seqtor.messages.lifecycle import ActorCrashed, Drain, Drained
@@ -31,6 +31,7 @@ from seqtor.messages.runs import (
     ConflictReport,
     GetConflicts,
     GetRecord,
+    GetRuns,
     GetStats,
     HotKey,
     Pair,
@@ -49,8 +50,8 @@ class Coordinator(Actor):
     """Spawns runs, keeps their records, answers their callers."""
 
     receives: ClassVar[tuple[type, ...]] = (
-        RunsSequenced, RunsEnded, RunsDurable, AwaitDurable, ReplaceRun, ActorCrashed, GetStats, GetRecord,
-        GetConflicts, Drain,
+        RunsSequenced, RunsEnded, RunsDurable, EffectsEnded, AwaitDurable, ReplaceRun, ActorCrashed, GetStats,
+        GetRecord, GetRuns, GetConflicts, Drain,
     )  # fmt: skip
 
     def __init__(
@@ -60,6 +61,7 @@ class Coordinator(Actor):
         self._context = context
         self._records_max = records_max
         self._known: dict[int, Submission[Any]] = {}
+        self._causes: dict[int, tuple[str, ...]] = {}  # The runs that a commit submitted.
         self._oldest = committed_through + 1
         self._ended_through = committed_through
         self._durable_through = committed_through
@@ -68,11 +70,13 @@ class Coordinator(Actor):
         self._drains: list[Any] = []
         self._awaited: list[tuple[int, int, Any]] = []  # (seq, order of asking, future), the lowest seq first.
         self._count = itertools.count()
+        self._gone: Callable[[], BaseException] | None = None  # Why nothing becomes durable any more.
         self._released = False
         self._state_counts: Counter[State] = Counter()
         self._executions = 0
         self._wasted = 0
         self._conflicts = 0
+        self.open_effects: dict[int, None] = {}  # The seqs whose effects have not all ended, in their order.
         self.sequencer: Mailbox
         self.effects: Mailbox
         self.may_run: Callable[[tuple[Submission[Any], ...]], tuple[Submission[Any], ...]]
@@ -129,6 +133,8 @@ class Coordinator(Actor):
                 self._count_conflicts(submission, ended)
             if ended.state is State.COMMITTED:
                 committed += 1
+                if ended.released is not None and ended.released.submissions:
+                    self._causes[ended.seq] = tuple([released.id for released in ended.released.submissions])
                 submission.settle(State.COMMITTED, ended.result)
             else:
                 self._state_counts[ended.state] += 1
@@ -148,6 +154,7 @@ class Coordinator(Actor):
         self._executions += executions
         while len(known) > self._records_max and self._oldest <= self._ended_through:
             known.pop(self._oldest, None)
+            self._causes.pop(self._oldest, None)
             self._oldest += 1
 
     def on_runs_durable(self, message: RunsDurable) -> None:
@@ -167,6 +174,9 @@ class Coordinator(Actor):
         self._drain_when_answered()
 
     def on_await_durable(self, message: AwaitDurable) -> None:
+        if self._gone is not None and message.seq > self._durable_through:
+            answer_error(message.reply_to, self._gone())
+            return
         heapq.heappush(self._awaited, (message.seq, next(self._count), message.reply_to))
         self._answer_awaited()
 
@@ -183,7 +193,11 @@ class Coordinator(Actor):
                 self._released = True
                 self.sequencer.tell(AcceptTriggers(submissions=self.may_run(released.submissions), bypasses=True))
             if released.effects:
+                self.open_effects[ended.seq] = None
                 self.effects.tell(CarryOut(seq=ended.seq, effects=released.effects))
+
+    def on_effects_ended(self, message: EffectsEnded) -> None:
+        self.open_effects.pop(message.seq, None)
 
     def on_replace_run(self, message: ReplaceRun) -> None:
         submission = self._known[message.seq]
@@ -216,6 +230,8 @@ class Coordinator(Actor):
         for reply_to in drains:
             if self._released:  # What was submitted by commits has yet to run.
                 self.sequencer.tell(Drain(reply_to=reply_to))
+            elif self.open_effects:  # Some may be running, and what they return has yet to run.
+                self.effects.tell(Drain(reply_to=reply_to))
             else:
                 reply_to.set(Drained())
         self._released = False
@@ -241,6 +257,10 @@ class Coordinator(Actor):
                 submission.answer(to_wake)
                 self._state_counts[State.ABORTED] += 1
                 self._ended_through = seq
+        self._gone = make_error
+        for _, _, reply_to in self._awaited:
+            answer_error(reply_to, make_error())
+        self._awaited.clear()
         for ended in self._undurable:  # Decided, but nobody knows whether it is on disk.
             ended.submission.settle(State.ABORTED, make_error)
             ended.submission.answer(to_wake)
@@ -280,17 +300,33 @@ class Coordinator(Actor):
     def on_get_record(self, message: GetRecord) -> None:
         message.reply_to.set(self.answer(message))
 
+    def on_get_runs(self, message: GetRuns) -> None:
+        message.reply_to.set(self.answer(message))
+
     def on_get_conflicts(self, message: GetConflicts) -> None:
         message.reply_to.set(self.answer(message))
 
-    def answer(self, query: GetStats | GetRecord | GetConflicts) -> Any:
+    def answer(self, query: GetStats | GetRecord | GetRuns | GetConflicts) -> Any:
         """The answer of a query to which the others have added what they know."""
         if isinstance(query, GetStats):
             return self._stats(query)
         if isinstance(query, GetConflicts):
             return self._conflict_report()
+        if isinstance(query, GetRuns):
+            return self._records(query)
         submission = self._known.get(query.seq)
-        return None if submission is None else self._record(query, submission)
+        return None if submission is None else self._record(query.seq, query.conflicts, query.blocked_by, submission)
+
+    def _records(self, query: GetRuns) -> tuple[RunRecord, ...]:
+        known = self._known
+        before = next(reversed(known), 0) + 1 if query.before is None else query.before
+        in_flight = {seq: (conflicts, blocked_by) for seq, conflicts, blocked_by in query.in_flight}
+        found = []
+        for seq in range(before - 1, before - 1 - query.count, -1):
+            if seq in known:
+                conflicts, blocked_by = in_flight.get(seq, ((), None))
+                found.append(self._record(seq, conflicts, blocked_by, known[seq]))
+        return tuple(found)
 
     def _stats(self, message: GetStats) -> Stats:
         in_flight = message.current_seq - min(self._ended_through, message.current_seq)
@@ -300,11 +336,13 @@ class Coordinator(Actor):
         if in_flight:
             counts[State.RUNNING] = in_flight
         head = self._known.get(self._ended_through + 1)
+        durable_through = message.committed_through if self._answers_at_once else self._durable_through
         return Stats(
             current_seq=message.current_seq,
             next_commit_seq=message.committed_through + 1,
             committed_through=message.committed_through,
-            durable_through=message.committed_through if self._answers_at_once else self._durable_through,
+            durable_through=durable_through,
+            effects_through=min(durable_through, next(iter(self.open_effects), durable_through + 1) - 1),
             queued=message.queued,
             in_flight=in_flight,
             pending_commits=message.pending_commits,
@@ -314,20 +352,22 @@ class Coordinator(Actor):
             restarts=message.restarts,
         )
 
-    def _record(self, message: GetRecord, submission: Submission[Any]) -> RunRecord:
+    def _record(
+        self, seq: int, conflicts: tuple[AttemptConflict, ...], blocked_by: int | None, submission: Submission[Any]
+    ) -> RunRecord:
         run = submission.run
         error = None if run is not None else submission.error
         return RunRecord(
-            seq=message.seq,
+            seq=seq,
             id=submission.id,
             trigger=submission.trigger,
             state=submission.ended_as or submission.state,
             attempts=submission.attempts if run is None else max(1, run.attempt),
             error=None if error is None else _text(error),
-            conflicts=submission.conflicts if run is None else message.conflicts,
-            blocked_by=None if run is None else message.blocked_by,
-            caused_by=(),
-            causes=(),
+            conflicts=submission.conflicts if run is None else conflicts,
+            blocked_by=None if run is None else blocked_by,
+            caused_by=() if submission.cause is None else (submission.cause,),
+            causes=self._causes.get(seq, ()),
             durable=submission.done,
             submitted_at=submission.submitted_at,
             sequenced_at=submission.sequenced_at,

@@ -115,6 +115,10 @@ class Handlers:
         """The handler of the trigger type with this name. Raises KeyError."""
         return self._by_name[name]
 
+    def find(self, name: str) -> Handler | None:
+        """The handler of the trigger type with this name, or None."""
+        return self._by_name.get(name)
+
     def of(self, trigger: Any) -> Handler:
         """The handler of a trigger. Raises UnknownTrigger, saying what is registered."""
         handler = self._by_type.get(type(trigger))

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from seqtor.actors.submissions import Origin, Submission, require_key
 from seqtor.messages.commits import Released
+from seqtor.messages.errors import RegistrationError
 from seqtor.messages.records import RecordedCall, RecordedEffect
 
 if TYPE_CHECKING:
+    from seqtor.actors.effects.functions import EffectFunctions
     from seqtor.actors.handlers import Handler
     from seqtor.messages.triggers import Priority, Trigger
 
@@ -25,11 +27,12 @@ Prepare = Callable[["Trigger[Any]", "Priority | None"], "tuple[Trigger[Any], Han
 class Outbox:
     """The outbox of one attempt, in the order in which the handler filled it."""
 
-    __slots__ = ("_parent", "_prepare", "calls", "effects", "submissions")
+    __slots__ = ("_functions", "_parent", "_prepare", "calls", "effects", "submissions")
 
-    def __init__(self, parent: Submission[Any], prepare: Prepare) -> None:
+    def __init__(self, parent: Submission[Any], prepare: Prepare, functions: EffectFunctions | None = None) -> None:
         self._parent = parent
         self._prepare = prepare
+        self._functions = functions
         self.calls: list[RecordedCall] = []
         self.submissions: list[Submission[Any]] = []
         self.effects: list[RecordedEffect] = []
@@ -44,6 +47,12 @@ class Outbox:
         event_time = moment if own_time is None else own_time
         self.submissions.append(Submission(parent._intake, index, checked, handler, chosen, event_time, moment, origin))
         return f"{parent.id}.{index}"
+
+    def effect(self, function: Any, payload: Any) -> None:
+        """Add an effect. Raises RegistrationError for an unknown function, TypeError for a payload that will not do."""
+        if self._functions is None:
+            raise RegistrationError("no effect is registered here: decorate the function with @system.effect(...)")
+        self.effects.append(self._functions.record(function, payload))
 
     def released(self) -> Released:
         """What goes with the intent."""

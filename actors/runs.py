@@ -14,7 +14,7 @@ import asyncio
 import inspect
 import threading
 from collections.abc import Callable
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, TypeVar, cast
 
 import pykka
 
@@ -26,6 +26,7 @@ from seqtor.actors.handlers import PLAIN, require_serialisable
 from seqtor.actors.mailbox import Mailbox
 from seqtor.actors.outbox import Outbox
 from seqtor.actors.publications import Board, Publication
+from seqtor.actors.resources import ResourceRef, Resources
 from seqtor.actors.stores.contract import StoreRef
 from seqtor.actors.submissions import Submission
 from seqtor.actors.transactions import CURRENT, AttemptAbandoned, AttemptState, Transaction
@@ -37,12 +38,14 @@ from seqtor.messages.stores import CommitIntent, StoreAccess
 __all__ = ["AsyncRun", "Run", "RunContext", "SyncRun"]
 
 EXECUTE_FIRST = ExecuteRun(attempt=1)
+ValueT = TypeVar("ValueT")
 
 
 class RunContext:
     """What all runs of one system share."""
 
-    __slots__ = ("async_reads", "board", "clock", "committer", "loop", "make_outbox", "parent", "pool", "stores")
+    __slots__ = ("async_reads", "board", "clock", "committer", "loop", "make_outbox", "parent", "pool", "resources",
+                 "stores")  # fmt: skip
 
     def __init__(
         self,
@@ -55,7 +58,9 @@ class RunContext:
         stores: tuple[StoreRef[Any], ...],
         async_reads: AsyncReads,
         make_outbox: Callable[[Submission[Any]], Outbox],
+        resources: Resources | None = None,
     ) -> None:
+        self.resources = resources
         self.make_outbox = make_outbox
         self.board = board
         self.clock = clock
@@ -127,6 +132,13 @@ class Run(Actor):
             f"attempt {transaction.attempt}; nothing was written. Give the handler a longer deadline=, or make it faster"
         )
         self._send(transaction, accesses, State.DEADLINE, None, error, deadline_s)
+
+    def resource(self, ref: ResourceRef[ValueT]) -> ValueT:
+        """What a resource opened, here if this is its first use. Called by the handler."""
+        if self.context.resources is None:
+            raise SeqtorError(f"the resource {ref.name!r} cannot be opened here: no system runs")
+        place: Any = self._dispatcher
+        return self.context.resources.get(ref, place, is_async=self.submission.handler.is_async)
 
     def release(self) -> None:
         """Let go of the submission and the snapshot; the coordinator calls this when the run has ended with an error.

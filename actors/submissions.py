@@ -141,6 +141,11 @@ class Submission(Generic[ResultT_co]):
         return None if self.origin is None else self.origin.key
 
     @property
+    def cause(self) -> str | None:
+        """The id of the run that submitted this, if one did."""
+        return None if self.origin is None else self.origin.cause
+
+    @property
     def state(self) -> State:
         """Where the run is now."""
         if self._state is not None:

@@ -12,7 +12,7 @@ import datetime
 import enum
 import random as random_numbers
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from seqtor.actors.publications import Publication
@@ -23,7 +23,9 @@ from seqtor.messages.events import make_event
 from seqtor.messages.stores import CommitIntent, StoreAccess
 
 if TYPE_CHECKING:
+    from seqtor.actors.effects.execution import EffectContext
     from seqtor.actors.outbox import Outbox
+    from seqtor.actors.resources import ResourceRef
     from seqtor.actors.runs import Run
     from seqtor.messages.commits import Released
     from seqtor.messages.triggers import Priority, Trigger
@@ -32,6 +34,8 @@ __all__ = ["AttemptAbandoned", "AttemptState", "Transaction", "current_transacti
            "require_known_store"]  # fmt: skip
 
 ViewT = TypeVar("ViewT")
+ValueT = TypeVar("ValueT")
+PayloadT = TypeVar("PayloadT")
 CURRENT: contextvars.ContextVar[Transaction | None] = contextvars.ContextVar("seqtor_transaction", default=None)
 
 
@@ -144,6 +148,25 @@ class Transaction:
     def emit(self, code: str, payload: Any = None) -> str:
         """Record an event together with the commit, or not at all; returns its id. Raises TypeError for bad input."""
         return self._out.submit(make_event(code, payload), None, None)
+
+    def effect(self, function: Callable[[EffectContext, PayloadT], object], payload: PayloadT) -> None:
+        """Have the function carried out once this run has committed durably, at least once, or not at all.
+
+        `function` was registered with `@system.effect(...)`; it gets the payload as its annotation says, in this process
+        or a later one. Raises RegistrationError for a function that is not registered, TypeError for a payload that is
+        not what the function takes or cannot be kept as JSON.
+        """
+        self._out.effect(function, payload)
+
+    def resource(self, ref: ResourceRef[ValueT]) -> ValueT:
+        """What the resource opened: one for all runs, opened at the first use.
+
+        That of an async context manager is awaited, in a handler that is a coroutine function: `await tx.resource(ref)`.
+        Raises what its opener raises, TypeError for an async resource in a plain handler. Not recorded: what is asked of
+        it belongs into a call or an effect.
+        """
+        self.check()
+        return self._run.resource(ref)
 
     @property
     def released(self) -> Released | None:

@@ -2,7 +2,18 @@
 
 from seqtor.messages.catalogue import CATALOGUE
 from seqtor.messages.commits import AttemptCrashed, CommitJudged, CommitRun, EndedRun, JudgeCommit, Released
-from seqtor.messages.effects import CarryOut
+from seqtor.messages.effects import (
+    CarryOut,
+    DeadLetterRecord,
+    EffectDue,
+    EffectExecuted,
+    EffectRecorded,
+    EffectsEnded,
+    ExecuteEffect,
+    GetDeadLetters,
+    HoldEffects,
+    ResumeEffects,
+)
 from seqtor.messages.errors import (
     Aborted,
     Cancelled,
@@ -43,7 +54,15 @@ from seqtor.messages.journal import (
     RunsDurable,
     TrimJournal,
 )
-from seqtor.messages.lifecycle import ActorCrashed, DeadLetter, Drain, Drained, StoreRecovered, StoreRefusedToStart
+from seqtor.messages.lifecycle import (
+    ActorCrashed,
+    CloseResource,
+    DeadLetter,
+    Drain,
+    Drained,
+    StoreRecovered,
+    StoreRefusedToStart,
+)
 from seqtor.messages.models import Record
 from seqtor.messages.records import (
     FORMAT,
@@ -67,6 +86,7 @@ from seqtor.messages.runs import (
     ExecuteRun,
     GetConflicts,
     GetRecord,
+    GetRuns,
     GetStats,
     HotKey,
     Pair,
@@ -88,7 +108,7 @@ from seqtor.messages.stores import (
     ValidationDone,
     Write,
 )
-from seqtor.messages.triggers import Priority, Trigger
+from seqtor.messages.triggers import Priority, Trigger, UnregisteredTrigger
 
 __all__ = [
     "CATALOGUE",
@@ -108,6 +128,7 @@ __all__ = [
     "CarryOut",
     "Checkpoint",
     "CheckpointDue",
+    "CloseResource",
     "Commit",
     "CommitIntent",
     "CommitJudged",
@@ -115,22 +136,31 @@ __all__ = [
     "CommitRun",
     "ConflictReport",
     "DeadLetter",
+    "DeadLetterRecord",
     "DeadlineExceeded",
     "Drain",
     "Drained",
     "DuplicateIntent",
+    "EffectDue",
+    "EffectExecuted",
     "EffectRecord",
+    "EffectRecorded",
+    "EffectsEnded",
     "EndedRun",
     "EventEmitted",
+    "ExecuteEffect",
     "ExecuteRun",
     "FinishCheckpoint",
     "FlushIntake",
     "FootprintViolation",
     "GetConflicts",
+    "GetDeadLetters",
     "GetOpenWork",
     "GetRecord",
+    "GetRuns",
     "GetStats",
     "HandlerFailed",
+    "HoldEffects",
     "HotKey",
     "IntakeWaited",
     "JournalCorrupted",
@@ -162,6 +192,7 @@ __all__ = [
     "Released",
     "ReplaceRun",
     "ReplayDiverged",
+    "ResumeEffects",
     "RunConflicted",
     "RunRecord",
     "RunsDurable",
@@ -179,6 +210,7 @@ __all__ = [
     "Trigger",
     "TrimJournal",
     "UnknownTrigger",
+    "UnregisteredTrigger",
     "UseTransaction",
     "ValidateCommit",
     "ValidationDone",

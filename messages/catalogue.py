@@ -3,7 +3,17 @@
 from __future__ import annotations
 
 from seqtor.messages.commits import AttemptCrashed, CommitJudged, CommitRun, JudgeCommit
-from seqtor.messages.effects import CarryOut
+from seqtor.messages.effects import (
+    CarryOut,
+    EffectDue,
+    EffectExecuted,
+    EffectRecorded,
+    EffectsEnded,
+    ExecuteEffect,
+    GetDeadLetters,
+    HoldEffects,
+    ResumeEffects,
+)
 from seqtor.messages.journal import (
     AppendEntry,
     AppendIntake,
@@ -20,13 +30,22 @@ from seqtor.messages.journal import (
     RunsDurable,
     TrimJournal,
 )
-from seqtor.messages.lifecycle import ActorCrashed, DeadLetter, Drain, Drained, StoreRecovered, StoreRefusedToStart
+from seqtor.messages.lifecycle import (
+    ActorCrashed,
+    CloseResource,
+    DeadLetter,
+    Drain,
+    Drained,
+    StoreRecovered,
+    StoreRefusedToStart,
+)
 from seqtor.messages.refusals import DuplicateIntent, MailboxFull, StaleAttempt, StaleEpoch
 from seqtor.messages.runs import (
     AcceptTriggers,
     ExecuteRun,
     GetConflicts,
     GetRecord,
+    GetRuns,
     GetStats,
     ReplaceRun,
     RunConflicted,
@@ -55,11 +74,19 @@ CATALOGUE: tuple[type, ...] = (
     RunsDurable,
     ApplyCommits,
     CarryOut,
+    ResumeEffects,
+    ExecuteEffect,
+    EffectExecuted,
+    EffectDue,
     AppendEntry,
+    EffectRecorded,
+    EffectsEnded,
     AwaitDurable,
     GetStats,
     GetRecord,
+    GetRuns,
     GetConflicts,
+    GetDeadLetters,
     ReadJournal,
     CheckpointDue,
     GetOpenWork,
@@ -70,6 +97,8 @@ CATALOGUE: tuple[type, ...] = (
     TrimJournal,
     Drain,
     Drained,
+    HoldEffects,
+    CloseResource,
     StoreRecovered,
     StoreRefusedToStart,
     ActorCrashed,

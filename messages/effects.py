@@ -2,19 +2,136 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from seqtor.messages.message import message
 
-__all__ = ["CarryOut"]
+__all__ = [
+    "CarryOut",
+    "DeadLetterRecord",
+    "EffectDue",
+    "EffectExecuted",
+    "EffectRecorded",
+    "EffectsEnded",
+    "ExecuteEffect",
+    "GetDeadLetters",
+    "HoldEffects",
+    "ResumeEffects",
+]
+
+# To effects ----------------------------------------------------------------------------------------------------------
 
 
 @message
 class CarryOut:
-    """From: coordinator, once the commit at `seq` is durable. To: effects. Answer: none.
+    """From: coordinator, once the commit at `seq` is durable. To: effects. Answer: `EffectsEnded`, when all have ended.
 
     `effects` are `RecordedEffect`s; their place in the tuple is their index. Twice: the second is ignored.
     """
 
     seq: int
     effects: tuple[Any, ...]
+
+
+@message
+class ResumeEffects:
+    """From: the system, once it takes triggers. To: effects. Answer: `EffectsEnded` for each seq.
+
+    `effects` are the `OpenEffect`s of an earlier process. Twice: the second is ignored.
+    """
+
+    effects: tuple[Any, ...]
+
+
+@message
+class EffectExecuted:
+    """From: effect worker. To: effects. Answer: none; how one execution ended.
+
+    `error` is what the function raised and `failure` its record, both None if it returned; `submission` is then the
+    trigger that it returned and `accepted` its record, both None if it returned none. Twice: the second is ignored.
+    """
+
+    seq: int
+    index: int
+    attempt: int
+    submission: Any
+    accepted: Any
+    error: BaseException | None
+    failure: Any
+
+
+@message
+class EffectDue:
+    """From: effects, by a timer. To: effects. Answer: none; the wait before `attempt` is over. Twice: ignored."""
+
+    seq: int
+    index: int
+    attempt: int
+
+
+@message
+class EffectRecorded:
+    """From: journal, as its answer to `AppendEntry`. To: effects. Answer: none; the end of the effect is on disk.
+
+    Twice: the second is ignored.
+    """
+
+    seq: int
+    index: int
+
+
+@message
+class HoldEffects:
+    """From: the system that stops or has broken down. To: effects. Answer: none; nothing more is begun.
+
+    What runs is left alone; what has not ended is resumed at the next start. Twice: harmless.
+    """
+
+
+@message
+class GetDeadLetters:
+    """From: the edge. To: effects. Answer: a list of up to `limit` `DeadLetterRecord`s, newest first. Twice: two answers."""
+
+    reply_to: Any
+    limit: int
+
+
+# From effects --------------------------------------------------------------------------------------------------------
+
+
+@message
+class ExecuteEffect:
+    """From: effects. To: effect worker. Answer: `EffectExecuted`. Twice: executes twice, under the same key.
+
+    `function` is an `EffectFunction`, `effect` the `RecordedEffect`.
+    """
+
+    seq: int
+    index: int
+    attempt: int
+    function: Any
+    effect: Any
+
+
+@message
+class EffectsEnded:
+    """From: effects. To: coordinator. Answer: none; every effect of the commit at `seq` has ended. Twice: harmless."""
+
+    seq: int
+
+
+class DeadLetterRecord(NamedTuple):
+    """Something that was given up after its last try.
+
+    `id` is the key that every try had, `kind` says what it was ("effect"), `seq` the commit that released it. `payload`
+    is JSON, `error` the text of the last exception, `time` POSIX seconds.
+    """
+
+    id: str
+    kind: str
+    seq: int
+    name: str
+    payload: Any
+    error: str
+    attempts: int
+    time: float

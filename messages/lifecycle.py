@@ -6,7 +6,7 @@ from typing import Any
 
 from seqtor.messages.message import message
 
-__all__ = ["ActorCrashed", "DeadLetter", "Drain", "Drained", "StoreRecovered", "StoreRefusedToStart"]
+__all__ = ["ActorCrashed", "CloseResource", "DeadLetter", "Drain", "Drained", "StoreRecovered", "StoreRefusedToStart"]
 
 
 @message
@@ -32,7 +32,8 @@ class DeadLetter:
 class Drain:
     """From: the system that stops. To: sequencer, which passes it on to the coordinator when every run has ended.
 
-    Answer: `Drained`. Twice: the later one is answered too.
+    The coordinator passes it on to effects while some of them have not ended. Answer: `Drained`. Twice: the later one is
+    answered too.
     """
 
     reply_to: Any
@@ -40,7 +41,21 @@ class Drain:
 
 @message
 class Drained:
-    """From: coordinator. To: the system that stops. Answer: none; every caller has been answered. Twice: harmless."""
+    """From: coordinator, or effects. To: the system that stops. Answer: none; every caller has been answered.
+
+    Twice: harmless.
+    """
+
+
+@message
+class CloseResource:
+    """From: the system that stops. To: resource closer, on the dispatcher where the resource was opened.
+
+    Answer: None, or the exception with which its context manager ended. Twice: closed twice.
+    """
+
+    manager: Any
+    reply_to: Any
 
 
 @message

@@ -62,9 +62,10 @@ class RecordedCall(JournalRecord):
 
 
 class RecordedEffect(JournalRecord):
-    """An effect that a commit released: the name of its function and its payload."""
+    """An effect that a commit released: the name of its function and its payload, with the version of its model."""
 
     name: str
+    version: int = 1
     payload: JsonValue
 
 
@@ -104,7 +105,10 @@ class CallRecord(JournalRecord):
 
 
 class EffectRecord(JournalRecord):
-    """How an effect ended: carried out (`submitted` is the trigger that it returned), or given up with `error`."""
+    """How an effect ended: carried out (`submitted` is the trigger that it returned), or given up with `error`.
+
+    What was given up is here as `effect`, because the commit that released it may be trimmed.
+    """
 
     format: int = FORMAT
     seq: int
@@ -112,6 +116,7 @@ class EffectRecord(JournalRecord):
     attempts: int
     ended_at: float
     error: RecordedError | None = None
+    effect: RecordedEffect | None = None
     submitted: AcceptedRecord | None = None
 
 

@@ -15,6 +15,7 @@ __all__ = [
     "ExecuteRun",
     "GetConflicts",
     "GetRecord",
+    "GetRuns",
     "GetStats",
     "HotKey",
     "Pair",
@@ -151,6 +152,20 @@ class GetRecord:
 
 
 @message
+class GetRuns:
+    """From: the edge. To: committer, which adds what it knows and passes it to the coordinator.
+
+    Answer: a tuple of `RunRecord`s, newest first: those known of the `count` seqs below `before` (None: of the newest).
+    `in_flight` are (seq, conflicts, seq that blocks it) of un-ended runs. Twice: two answers.
+    """
+
+    reply_to: Any
+    before: int | None
+    count: int
+    in_flight: tuple[tuple[int, tuple[AttemptConflict, ...], int | None], ...] = ()
+
+
+@message
 class GetConflicts:
     """From: the edge. To: committer, which passes it on. Answer: `ConflictReport`. Twice: two answers."""
 
@@ -158,12 +173,16 @@ class GetConflicts:
 
 
 class Stats(NamedTuple):
-    """The system at one moment. Seqs are 0 before the first; `head_age` is seconds, None when nothing is in flight."""
+    """The system at one moment. Seqs are 0 before the first; `head_age` is seconds, None when nothing is in flight.
+
+    `effects_through`: all effects of the commits up to this seq have ended.
+    """
 
     current_seq: int
     next_commit_seq: int
     committed_through: int
     durable_through: int
+    effects_through: int
     queued: int
     in_flight: int
     pending_commits: int

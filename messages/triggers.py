@@ -20,7 +20,7 @@ else:
 
     ResultT_co = TypeVar("ResultT_co", covariant=True)
 
-__all__ = ["Priority", "Trigger"]
+__all__ = ["Priority", "Trigger", "UnregisteredTrigger"]
 
 
 class Priority(enum.IntEnum):
@@ -56,3 +56,14 @@ class Trigger(FrozenModel, Generic[ResultT_co]):
         def __class_getitem__(cls, result_type: Any) -> type:
             """The result type is for type checkers: `Trigger[int]` is `Trigger` at run time."""
             return cls
+
+
+class UnregisteredTrigger(Trigger[Any], name="seqtor.unregistered"):
+    """Stands in a `RunRecord` for a trigger of a type that the program no longer registers, or that no longer fits it.
+
+    `payload_json` is what the journal kept.
+    """
+
+    type: str
+    version: int = 1
+    payload_json: str

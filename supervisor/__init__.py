@@ -2,6 +2,9 @@
 
 from loguru import logger
 
+from seqtor.actors.effects import EffectContext
+from seqtor.actors.resources import ResourceRef
+from seqtor.actors.retries import Retry
 from seqtor.actors.stores import Access, Collection, CollectionView, Document, DocumentView, StoreActor, StoreRef
 from seqtor.actors.submissions import Submission
 from seqtor.actors.transactions import Transaction, current_transaction
@@ -10,6 +13,7 @@ from seqtor.messages import (
     Cancelled,
     CommitIntent,
     ConflictReport,
+    DeadLetterRecord,
     DeadlineExceeded,
     FootprintViolation,
     HandlerFailed,
@@ -53,9 +57,11 @@ __all__ = [
     "CollectionView",
     "CommitIntent",
     "ConflictReport",
+    "DeadLetterRecord",
     "DeadlineExceeded",
     "Document",
     "DocumentView",
+    "EffectContext",
     "FootprintViolation",
     "HandlerFailed",
     "JournalCorrupted",
@@ -70,6 +76,8 @@ __all__ = [
     "RegistrationError",
     "Rejected",
     "ReplayDiverged",
+    "ResourceRef",
+    "Retry",
     "RunRecord",
     "SeqtorError",
     "Settings",

@@ -18,6 +18,7 @@ from seqtor.actors.async_reads import AsyncReads
 from seqtor.actors.committer import CommitOrder, Committer
 from seqtor.actors.coordinator import Coordinator
 from seqtor.actors.dispatchers.contract import Dispatchers
+from seqtor.actors.effects import EffectFunctions, Workshop
 from seqtor.actors.futures import ReplyFuture
 from seqtor.actors.handlers import Handler, Handlers
 from seqtor.actors.invariants import require
@@ -31,18 +32,31 @@ from seqtor.actors.journal.keys import BoundKeys
 from seqtor.actors.journal.open_runs import OpenRuns
 from seqtor.actors.journal.recovery import Recovery, commit_record
 from seqtor.actors.journal.upcasts import Upcasts
+from seqtor.actors.mailbox import answer as answer_once
 from seqtor.actors.outbox import Outbox, Prepare
 from seqtor.actors.publications import Board, Publication
+from seqtor.actors.resources import ResourceRef, Resources
 from seqtor.actors.runs import RunContext
 from seqtor.actors.sequencer import Sequencer, Window
 from seqtor.actors.stores.cell import StoreCell
 from seqtor.actors.stores.contract import StoreRef
 from seqtor.actors.submissions import Intake, Origin, Submission
+from seqtor.effects import RunningEffects
+from seqtor.messages.effects import DeadLetterRecord
 from seqtor.messages.errors import NotRunning, OutcomeUnknown, Overloaded, RegistrationError, Rejected
 from seqtor.messages.journal import AppendIntake, AwaitDurable, FlushIntake, ReadJournal
 from seqtor.messages.lifecycle import Drain
 from seqtor.messages.records import AcceptedRecord
-from seqtor.messages.runs import AcceptTriggers, ConflictReport, GetConflicts, GetRecord, GetStats, RunRecord, Stats
+from seqtor.messages.runs import (
+    AcceptTriggers,
+    ConflictReport,
+    GetConflicts,
+    GetRecord,
+    GetRuns,
+    GetStats,
+    RunRecord,
+    Stats,
+)
 from seqtor.messages.stores import ApplyCommits
 from seqtor.messages.triggers import Trigger
 from seqtor.settings import Settings
@@ -66,6 +80,8 @@ class RunningSystem:
         upcasts: Upcasts,
         backend: Backend | None,
         dispatchers: Dispatchers,
+        effects: EffectFunctions,
+        resources: tuple[ResourceRef[Any], ...],
     ) -> None:
         self._name = name
         self._settings = settings
@@ -75,6 +91,8 @@ class RunningSystem:
         self._upcasts = upcasts
         self._backend = backend
         self._dispatchers = dispatchers
+        self._effect_functions = effects
+        self._resources = Resources(resources, dispatchers.loop)
         self._lock = threading.RLock()
         self._at_rest = threading.Lock()  # For the coordinator's state once no dispatcher runs it any more.
         self._accepting = False
@@ -85,10 +103,12 @@ class RunningSystem:
         self.intake: Intake
         self.history: HeldRuns | KeptHistory
         self._journal_ref: Any = None
+        self._drained: ReplyFuture | None = None
         self._checkpoints: Checkpoints | None = None
         try:
             self._start()
         except BaseException:
+            dispatchers.stop(1.0)
             if backend is not None:
                 backend.close()
             raise
@@ -102,6 +122,11 @@ class RunningSystem:
         epoch = EPOCH if recovery is None else recovery.opened.epoch
         through = 0 if recovery is None else recovery.opened.commits_through
         self.intake = Intake(f"{journal_id[:8]}-{epoch}", dispatchers.driver, self._flush_intake)
+        workshop = Workshop(
+            journal_id, upcasts=self._upcasts, resources=self._resources, intake=self.intake, prepare=self._prepare,
+            clock=dispatchers.clock,
+        )  # fmt: skip
+        self._effects = RunningEffects(self._effect_functions, workshop, recovery)
         dispatchers.start(lambda: self._committer.committed_through + 1)
         recovered = ReplyFuture()
         recovered.driver = dispatchers.driver
@@ -124,7 +149,6 @@ class RunningSystem:
             open_runs = self._open_runs(recovery)
         except BaseException:
             self._stop_actors([*reversed(self._cell_refs), self._root_ref])
-            dispatchers.stop(1.0)
             raise
         self.board = board = Board(states, epoch, through, journaled=recovery is not None)
         horizon = settings.max_in_flight + 1024
@@ -145,7 +169,8 @@ class RunningSystem:
             loop=dispatchers.loop,
             stores=stores,
             async_reads=reads,
-            make_outbox=lambda submission: Outbox(submission, self._prepare),
+            make_outbox=lambda submission: Outbox(submission, self._prepare, self._effect_functions),
+            resources=self._resources,
         )
         self._coordinator_ref = Coordinator.start_on(
             core, context, settings.records_max, through, answers_at_once=recovery is None, parent=root
@@ -172,11 +197,14 @@ class RunningSystem:
         else:
             self._keys = BoundKeys(recovery.backend.keys())
             self._start_journal(recovery, open_runs)
+        journal = None if self._journal_ref is None else self._journal_ref.actor_inbox
+        self._effects.start(dispatchers, journal, through, self._coordinator, self._inbox, root)
         self._started_at = dispatchers.clock.monotonic()
         self._accepting = True
         waiting = self.bind_released(tuple(open_runs.submissions.values()))
         if waiting:
             self._inbox.put(AcceptTriggers(submissions=waiting, bypasses=True))
+        self._effects.resume()
 
     # The journal -------------------------------------------------------------------------------------------------------
 
@@ -185,7 +213,13 @@ class RunningSystem:
         if self._backend is None:
             return None
         recovery = Recovery(self._backend, self._backend.open())
-        recovery.require_known((ref.name for ref in self._stores), (handler.name for handler in self._handlers), ())
+        functions = self._effect_functions
+        recovery.require_known(
+            (ref.name for ref in self._stores), (handler.name for handler in self._handlers), functions.names
+        )
+        for left in recovery.effects.values():  # What does not fit any more is refused here.
+            where = f"{self._backend.place}: the effect {left.effect.name!r} of seq {left.seq}"
+            functions.named(left.effect.name).payload_of(left.effect, self._upcasts, where)
         return recovery
 
     def _open_runs(self, recovery: Recovery | None) -> OpenRuns:
@@ -248,14 +282,32 @@ class RunningSystem:
         self._checkpointer_ref = checkpointer
         journal.checkpointer = checkpointer.actor_inbox
         self.history = KeptHistory(
-            inbox, recovery.backend.place, self._stores, dispatchers.driver, lambda: journal.checkpoints
+            self._read_journal,
+            recovery.backend.place,
+            self._stores,
+            lambda: journal.checkpoints,
+            lambda: journal.kept_from,
+            opened.journal_id,
         )
         if recovery.needs_checkpoint(self._stores):
             checkpoints.take(again=True)
 
+    def _read_journal(self, read: Callable[[Backend], Any]) -> Any:
+        """What `read` returns, called by the journal's actor between two groups."""
+        reply = ReplyFuture()
+        reply.driver = self._dispatchers.driver
+        try:
+            self._journal_ref.actor_inbox.tell(ReadJournal(read=read, reply_to=reply))
+            return reply.get()
+        except ActorDeadError:
+            raise NotRunning(f"{self._name!r}: {self._broken or 'the system is stopped'}: the journal is closed") from None
+
     def _flush_intake(self, submission: Submission[Any], future: ReplyFuture) -> None:
         if self._journal_ref is None:
             future.set(None)
+        elif self.intake.gone is not None:
+            error = self.intake.gone()
+            future.set_exception((type(error), error, None))
         else:
             self._journal_ref.actor_inbox.tell(FlushIntake(submission=submission, reply_to=future))
 
@@ -279,7 +331,7 @@ class RunningSystem:
             self._stop_everything()
 
     def _drain(self, grace_s: float) -> None:
-        drained = ReplyFuture()
+        self._drained = drained = ReplyFuture()
         drained.driver = self._dispatchers.driver
         if self._broken is None:
             self._inbox.tell(Drain(reply_to=drained))
@@ -291,12 +343,19 @@ class RunningSystem:
                 )
 
     def _stop_everything(self) -> None:
-        # Each after who tells it at its stop what has been decided: the committer the journal, the journal the coordinator.
+        self._effects.hold()
+        # Each after who tells it at its stop what has been decided: the committer the journal, the journal the coordinator,
+        # the coordinator the effects.
         self._stop_actors([self._sequencer_ref, self._committer_ref])
         if self._journal_ref is not None:
             self._take_last_checkpoint()
             self._stop_actors([self._checkpointer_ref, self._journal_ref])
-        self._stop_actors([self._coordinator_ref, *reversed(self._cell_refs), self._root_ref])
+        self._stop_actors([self._coordinator_ref])
+        self._effects.stop(self._stop_actors)
+        unclosed = self._resources.close()
+        if unclosed:
+            logger.warning("{}: resources were not closed in time: {}", self._name, ", ".join(unclosed))
+        self._stop_actors([*reversed(self._cell_refs), self._root_ref])
         stuck = self._dispatchers.stop(1.0)
         if stuck:
             logger.warning("{}: threads did not stop in time and are abandoned: {}", self._name, ", ".join(stuck))
@@ -333,7 +392,10 @@ class RunningSystem:
         self._accepting = False
         self._broken = f"{actor} crashed: {type(error).__name__}: {error}"
         text = f"the runtime broke down while the answer was pending ({self._broken}): the run may or may not have committed"
+        self._effects.hold()
         self._answer_left(lambda: OutcomeUnknown(text))
+        if self._drained is not None:  # A stop waits for what will not happen any more.
+            answer_once(self._drained, None)
 
     def _answer_left(self, error: Callable[[], BaseException]) -> None:
         conflicts_of = lambda seq: self._order.in_flight(seq)[0]  # noqa: E731
@@ -413,10 +475,14 @@ class RunningSystem:
 
     def states_at(self, seq: int) -> tuple[Any, ...]:
         """All stores' states after `seq`, once that is durable. Raises LookupError if its history is not kept."""
-        self._durable(seq).get()
-        if self.newest().seq == seq:
-            return self.newest().states
-        return self.history.states_at(seq)
+        newest = self.newest()
+        try:
+            if newest.seq < seq:
+                self._durable(seq).get()
+                newest = self.newest()
+            return newest.states if newest.seq == seq else self.history.states_at(seq)
+        except ActorDeadError:
+            raise NotRunning(f"snapshot({seq}) reads the journal, which is closed: {self._why_not()}") from None
 
     def _why_not(self) -> str:
         if self._broken is not None:
@@ -441,9 +507,27 @@ class RunningSystem:
         """What is known of the run at a seq."""
         return self._ask([self._committer], GetRecord(reply_to=None, seq=seq))  # type: ignore[no-any-return]
 
+    def runs(self, before: int | None, count: int) -> tuple[RunRecord, ...]:
+        """What the coordinator knows of the `count` runs below `before` (None: of the newest), newest first."""
+        return self._ask([self._committer], GetRuns(reply_to=None, before=before, count=count))  # type: ignore[no-any-return]
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether there is no journal."""
+        return self._backend is None
+
+    @property
+    def recorded_through(self) -> int:
+        """The last seq whose record can be read from `history`."""
+        return self.history.last if isinstance(self.history, HeldRuns) else self.newest().seq
+
     def conflicts(self) -> ConflictReport:
         """Where re-execution comes from."""
         return self._ask([self._committer], GetConflicts(reply_to=None))  # type: ignore[no-any-return]
+
+    def dead_letters(self, limit: int) -> list[DeadLetterRecord]:
+        """What was given up, newest first."""
+        return self._effects.dead_letters(limit, self._reply_of)
 
     def newest(self) -> Publication:
         """The newest durable contiguous publication."""

@@ -6,21 +6,28 @@ Owns the decorators' checks. Everything that can be known to be wrong fails here
 from __future__ import annotations
 
 import datetime
-from collections.abc import Callable
+import inspect
+import sys
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Generic, TypeVar
 
+from seqtor.actors.effects import EffectContext, EffectFunction, EffectFunctions, make_effect_function
 from seqtor.actors.handlers import Handlers, make_handler, require_trigger_type
+from seqtor.actors.resources import ResourceRef
+from seqtor.actors.retries import Retry
 from seqtor.actors.stores.contract import StoreActor, StoreRef, StoreSpec
 from seqtor.actors.transactions import Transaction
 from seqtor.messages.errors import RegistrationError
 from seqtor.messages.triggers import Priority, Trigger
 from seqtor.settings import seconds
 
-__all__ = ["Bundle", "HandlerDecorator", "Stores", "deadline_seconds", "execute_method_of"]
+__all__ = ["Bundle", "EffectDecorator", "HandlerDecorator", "Resources", "Stores", "deadline_seconds",
+           "execute_method_of", "self_executing"]  # fmt: skip
 
 TriggerT = TypeVar("TriggerT", bound=Trigger[Any])
 ViewT = TypeVar("ViewT")
 HandlerT = TypeVar("HandlerT")
+EffectT = TypeVar("EffectT", bound=Callable[[EffectContext, Any], Trigger[Any] | Awaitable[Trigger[Any] | None] | None])
 
 
 class HandlerDecorator(Generic[TriggerT]):
@@ -36,10 +43,23 @@ class HandlerDecorator(Generic[TriggerT]):
         return function
 
 
+class EffectDecorator:
+    """What `effect(...)` returns: registers the function below it and returns it unchanged."""
+
+    def __init__(self, register: Callable[[Any, Mapping[str, Any]], None]) -> None:
+        self._register = register
+
+    def __call__(self, function: EffectT) -> EffectT:
+        self._register(function, sys._getframe(1).f_locals)  # Where the types of a function's annotations may be.
+        return function
+
+
 class Bundle:
     """Registrations of a module, for `system.include(bundle)`."""
 
     def __init__(self) -> None:
+        self.effects: list[EffectFunction] = []
+        self._effects = EffectFunctions()
         self.registrations: list[tuple[type[Trigger[Any]], Any, dict[str, Any]]] = []
         self._handlers = Handlers()
 
@@ -65,6 +85,52 @@ class Bundle:
             self.registrations.append((trigger_type, function, options))
 
         return HandlerDecorator(register)
+
+    def effect(self, name: str, *, retry: Retry | None = None) -> EffectDecorator:
+        """Register the function below, as `Supervisor.effect` does, with every system that includes the bundle."""
+
+        def register(function: Any, local_names: Mapping[str, Any]) -> None:
+            made = make_effect_function(name, function, retry, local_names)
+            self._effects.add(made)
+            self.effects.append(made)
+
+        return EffectDecorator(register)
+
+
+class Resources:
+    """The resources of one system, by name and in the order of their registration."""
+
+    def __init__(self) -> None:
+        self.refs: list[ResourceRef[Any]] = []
+
+    def add(self, name: Any, opener: Any) -> ResourceRef[Any]:
+        """Register; raises RegistrationError if the name or the opener will not do."""
+        if not isinstance(name, str) or not name:
+            raise RegistrationError(f"a resource's name is a non-empty string, got {name!r}")
+        if any(ref.name == name for ref in self.refs):
+            raise RegistrationError(f"there is a resource called {name!r} already: give this one another name")
+        if not callable(opener):
+            raise RegistrationError(
+                f"resource {name!r}: pass a function that returns a context manager, which is opened at the first use, not "
+                f"{opener!r} itself"
+            )
+        advice = {
+            inspect.isgeneratorfunction: "@contextlib.contextmanager",
+            inspect.isasyncgenfunction: "@contextlib.asynccontextmanager",
+            inspect.iscoroutinefunction: "@contextlib.asynccontextmanager, and yield instead of returning",
+        }
+        for is_kind, decorator in advice.items():
+            if is_kind(opener):
+                raise RegistrationError(f"resource {name!r}: the opener must return a context manager: add {decorator}")
+        try:
+            inspect.signature(opener).bind()
+        except TypeError as error:
+            raise RegistrationError(f"resource {name!r}: the opener is called without arguments ({error})") from None
+        except ValueError:
+            pass  # A callable without a signature that Python can read: its call will tell.
+        ref: ResourceRef[Any] = ResourceRef(name, len(self.refs), opener)
+        self.refs.append(ref)
+        return ref
 
 
 class Stores:
@@ -95,6 +161,21 @@ def execute_method_of(trigger_type: type[Trigger[Any]]) -> Any:
     """The trigger's own `execute(self, tx)`, which is its handler, or None if it has none."""
     execute = getattr(trigger_type, "execute", None)
     return execute if callable(execute) else None
+
+
+def self_executing(name: str) -> type[Trigger[Any]] | None:
+    """The trigger type with this name that carries its own `execute`, if it was imported: it needs no registration.
+
+    None if there is none, or more than one.
+    """
+    left: list[type[Trigger[Any]]] = [*Trigger.__subclasses__()]
+    found: set[type[Trigger[Any]]] = set()
+    while left:
+        kind = left.pop()
+        left += kind.__subclasses__()
+        if kind.trigger_name == name and execute_method_of(kind) is not None:
+            found.add(kind)
+    return found.pop() if len(found) == 1 else None
 
 
 def deadline_seconds(deadline: float | datetime.timedelta | None, default_s: float) -> float:

@@ -8,17 +8,21 @@ from __future__ import annotations
 import asyncio
 import datetime
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager
+from itertools import islice
 from types import MappingProxyType
-from typing import Any, Self, TypeVar
+from typing import Any, Self, TypeVar, overload
 
 from pydantic import BaseModel
 
 from seqtor.actors.dispatchers.contract import Dispatchers
 from seqtor.actors.dispatchers.threaded import ThreadedDispatchers
+from seqtor.actors.effects import EffectFunctions, make_effect_function
 from seqtor.actors.handlers import (
     Handler,
     Handlers,
+    did_you_mean,
     event_time_of,
     make_handler,
     require_payload,
@@ -26,17 +30,34 @@ from seqtor.actors.handlers import (
     require_trigger_type,
 )
 from seqtor.actors.journal.contract import Backend
+from seqtor.actors.journal.history import History, history_of
+from seqtor.actors.journal.recovery import commit_record
 from seqtor.actors.journal.upcasts import Upcast, Upcasts
+from seqtor.actors.resources import ResourceRef
+from seqtor.actors.retries import Retry
 from seqtor.actors.stores.contract import StoreRef, StoreSpec
-from seqtor.actors.submissions import Submission, require_key
+from seqtor.actors.submissions import Intake, Submission, require_key
 from seqtor.actors.transactions import current_transaction_or_none
 from seqtor.core import RunningSystem
 from seqtor.journals import backend_maker
+from seqtor.messages.effects import DeadLetterRecord
 from seqtor.messages.errors import NotRunning, RegistrationError, UnknownTrigger, UseTransaction, WouldDeadlock
 from seqtor.messages.events import EventEmitted, make_event, take_event
-from seqtor.messages.runs import ConflictReport, RunRecord, Stats
+from seqtor.messages.records import CommitRecord
+from seqtor.messages.runs import ConflictReport, RunRecord, State, Stats
 from seqtor.messages.triggers import Priority, Trigger
-from seqtor.registry import Bundle, HandlerDecorator, Stores, deadline_seconds, execute_method_of
+from seqtor.queries import PIECE, RunFilter, commits, kept_records, require_limit, run_record
+from seqtor.registry import (
+    Bundle,
+    EffectDecorator,
+    HandlerDecorator,
+    Resources,
+    Stores,
+    deadline_seconds,
+    execute_method_of,
+    self_executing,
+)
+from seqtor.replay import Program, Progress, ReplayReport, replay, require_range
 from seqtor.settings import Settings, seconds
 from seqtor.snapshots import Snapshot
 
@@ -46,6 +67,7 @@ TriggerT = TypeVar("TriggerT", bound=Trigger[Any])
 ResultT = TypeVar("ResultT")
 ViewT = TypeVar("ViewT")
 ModelT = TypeVar("ModelT", bound=BaseModel)
+ValueT = TypeVar("ValueT")
 USE_TX_SUBMIT = "tx.submit(...) hands it in together with the commit"
 
 
@@ -76,7 +98,10 @@ class Supervisor:
         self._handlers.add(make_handler(EventEmitted, take_event))
         self._upcasts = Upcasts()
         self._stores = Stores(self._seq_of)
+        self._effects = EffectFunctions()
+        self._resources = Resources()
         self._running: RunningSystem | None = None
+        self._replaying: Intake | None = None
         self._stopped = False
 
     # Registration ----------------------------------------------------------------------------------------------------
@@ -112,6 +137,40 @@ class Supervisor:
         require_trigger_type(trigger_type)
         return HandlerDecorator(lambda function: self._register(trigger_type, function, priority, deadline, version))
 
+    def effect(self, name: str, *, retry: Retry | None = None) -> EffectDecorator:
+        """Register the function below as what carries out an effect; sync or async, called with (context, payload).
+
+        It runs when a commit that released it with `tx.effect(function, payload)` is durable, at least once, with the
+        same `context.key` at every try. A Trigger that it returns is submitted exactly once. What it raises is tried
+        again as `retry` says (default: `Retry(10)`), then it is a dead letter. `name` is its name in the journal.
+
+        Raises RegistrationError for a name that is taken, a wrong signature, a payload that cannot be kept as JSON.
+        """
+        self._require_not_started("effect")
+
+        def register(function: Any, local_names: Mapping[str, Any]) -> None:
+            self._require_not_started("effect")
+            self._effects.add(make_effect_function(name, function, retry, local_names))
+
+        return EffectDecorator(register)
+
+    @overload
+    def resource(  # An async one first: what is both is used as an async one.
+        self, name: str, opener: Callable[[], AbstractAsyncContextManager[ValueT]]
+    ) -> ResourceRef[Awaitable[ValueT]]: ...
+    @overload
+    def resource(self, name: str, opener: Callable[[], AbstractContextManager[ValueT]]) -> ResourceRef[ValueT]: ...
+    def resource(self, name: str, opener: Callable[[], Any]) -> ResourceRef[Any]:
+        """Register what handlers and effects share, such as a client or a model; `tx.resource(ref)` returns it.
+
+        `opener` returns a context manager. It is entered once, at the first use, and left at the stop, in reverse order
+        of the openings. A plain one is entered on the thread that asks first; an async one on the event loop, for
+        coroutine functions only: `await tx.resource(ref)`. Raises RegistrationError for a name or an opener that will
+        not do.
+        """
+        self._require_not_started("resource")
+        return self._resources.add(name, opener)
+
     def upcast(self, model: type[ModelT]) -> Callable[[Upcast], Upcast]:
         """Register the function below, which turns old records of a stored model or a trigger type into new ones.
 
@@ -136,6 +195,9 @@ class Supervisor:
             raise RegistrationError(f"include() takes a Bundle, got {bundle!r}")
         for trigger_type, function, options in bundle.registrations:
             self._register(trigger_type, function, options["priority"], options["deadline"], options["version"])
+        for effect in bundle.effects:
+            self._require_not_started("effect")
+            self._effects.add(effect)
 
     def _register(
         self,
@@ -171,7 +233,7 @@ class Supervisor:
             ref.spec.use_upcasts(self._upcasts)
         self._running = RunningSystem(
             self.name, self.settings, stores, self._handlers, self._prepare, self._upcasts, self._make_backend(),
-            dispatchers,
+            dispatchers, self._effects, tuple(self._resources.refs),
         )  # fmt: skip
         return self
 
@@ -283,10 +345,18 @@ class Supervisor:
         return self._require_running().stats()
 
     def record(self, seq: int) -> RunRecord:
-        """What is known of the run at `seq`. Raises LookupError for a seq that was not given yet or is forgotten."""
+        """What is known of the run at `seq`; with a journal, of any seq that it keeps.
+
+        Raises LookupError for a seq that was not given yet, or is forgotten.
+        """
         if isinstance(seq, bool) or not isinstance(seq, int):
             raise TypeError(f"record() takes a seq (an int from 1), got {seq!r}")
-        found = self._require_running().record(seq)
+        running = self._require_running()
+        found = running.record(seq)
+        if found is None and seq > 0 and not running.in_memory:
+            with self._history() as (history, through):
+                for row in history.rows(seq, min(seq, through)):
+                    return run_record(commit_record(row, history.place), self._handler_named, self._upcasts)
         if found is None:
             raise LookupError(
                 f"there is no record of seq {seq}: seqs start at 1; it was not given yet, or is older than the "
@@ -294,9 +364,136 @@ class Supervisor:
             )
         return found
 
+    def runs(
+        self,
+        *,
+        state: State | str | Iterable[State | str] | None = None,
+        trigger: type[Trigger[Any]] | str | None = None,
+        limit: int | None = 100,
+    ) -> list[RunRecord]:
+        """Runs that have a seq, newest first: those in a state (or one of several), of a trigger type, at most `limit`.
+
+        With a journal also those of earlier processes. A trigger whose type is not registered any more is an
+        `UnregisteredTrigger`. Raises TypeError for a state or a trigger that there cannot be, WouldDeadlock inside a
+        handler.
+        """
+        self._refuse_inside_handler("runs", WouldDeadlock, "ask from outside")
+        running, limit = self._require_running(), require_limit(limit)
+        wanted = RunFilter(state, trigger)
+        return list(islice(self._wanted_runs(running, wanted), limit))
+
+    def _wanted_runs(self, running: RunningSystem, wanted: RunFilter) -> Iterator[RunRecord]:
+        before: int | None = None
+        while known := running.runs(before, PIECE):
+            yield from filter(wanted.takes, known)
+            before = known[-1].seq
+        if not running.in_memory:
+            with self._history() as (history, through):
+                last = through if before is None else min(through, before - 1)
+                yield from kept_records(history, last, wanted, self._handler_named, self._upcasts)
+
+    def commits(
+        self, after: int = 0, limit: int | None = None, *, oldest_first: bool = False
+    ) -> Iterator[CommitRecord]:
+        """The records of the durable commits after a seq, newest first, at most `limit`; read as they are asked for.
+
+        With `oldest_first`, `limit` counts from `after` on: to go on where one has stopped. Before the start and after
+        the stop the journal is opened for reading until the iterator is exhausted or closed. Raises JournalCorrupted for
+        a record that is not what was written, WouldDeadlock inside a handler.
+        """
+        self._refuse_inside_handler("commits", WouldDeadlock, "ask from outside")
+        if isinstance(after, bool) or not isinstance(after, int) or after < 0:
+            raise TypeError(f"commits() takes the seq after which to begin (an int from 0), got {after!r}")
+        limit = require_limit(limit)
+
+        def records() -> Iterator[CommitRecord]:
+            with self._history() as (history, through):
+                yield from commits(history, after, through, limit, oldest_first=oldest_first)
+
+        return records()
+
     def conflicts(self) -> ConflictReport:
         """Hottest keys, handler pairs that collide, executions wasted; of runs that have ended."""
         return self._require_running().conflicts()
+
+    def dead_letters(self, limit: int = 100) -> list[DeadLetterRecord]:
+        """What was given up after its last try, newest first, at most `limit`; from before a restart, too."""
+        if isinstance(limit, bool) or not isinstance(limit, int) or limit < 0:
+            raise TypeError(f"dead_letters() takes a limit (an int from 0), got {limit!r}")
+        return self._require_running().dead_letters(limit)
+
+    # Replay ----------------------------------------------------------------------------------------------------------
+
+    def replay(
+        self,
+        first: int = 1,
+        last: int | None = None,
+        *,
+        workers: int = 1,
+        shuffle: int | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> ReplayReport:
+        """Execute the runs of a range of seqs again and compare what they give with the journal; nothing is written.
+
+        Each handler gets the state as of its place in the order and its recorded inputs; recorded calls are not made,
+        effects not carried out. `workers` threads execute in any order, which `shuffle` seeds: the report is the same.
+        Works on a running system, and before the start and after the stop on its journal. `progress` is called with
+        (seq, last) now and then. Raises ReplayDiverged for the first run that ends in another way, LookupError for seqs
+        that are not kept or not durable yet, RegistrationError for a trigger type that is not registered any more,
+        WouldDeadlock inside a handler.
+        """
+        self._refuse_inside_handler("replay", WouldDeadlock, "replay from outside")
+        with self._history() as (history, through):
+            first, last = require_range(history, through, first, last)
+            return self._replay(history, first, last, workers, shuffle, progress)
+
+    def verify(
+        self,
+        *,
+        workers: int = 1,
+        shuffle: int | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> ReplayReport:
+        """Execute everything that the journal keeps again and compare. As `replay`, from the oldest record on."""
+        self._refuse_inside_handler("verify", WouldDeadlock, "verify from outside")
+        with self._history() as (history, through):
+            return self._replay(history, history.first, through, workers, shuffle, progress)
+
+    def _replay(
+        self, history: History, first: int, last: int, workers: int, shuffle: int | None, progress: Progress | None
+    ) -> ReplayReport:
+        if self._running is not None:
+            intake = self._running.intake
+        else:
+            intake = self._replaying = self._replaying or Intake("replay", None, lambda _, future: future.set(None))
+        program = Program(
+            stores=tuple(self._stores.refs),
+            handler_named=self._handler_named,
+            upcasts=self._upcasts,
+            effects=self._effects,
+            resources=tuple(self._resources.refs),
+            prepare=self._prepare,
+            intake=intake,  # By it a transaction is known to be of this system, so that verbs are refused as they were.
+        )
+        return replay(program, history, first, last, workers=workers, shuffle=shuffle, progress=progress)
+
+    @contextmanager
+    def _history(self) -> Iterator[tuple[History, int]]:
+        """What was, and the last seq of it: of the running system, or of its journal, opened for reading."""
+        running = self._running
+        if running is not None and (running.in_memory or not self._stopped):
+            yield running.history, running.recorded_through
+            return
+        backend = self._make_backend()
+        if backend is None:
+            raise NotRunning(f"{self.name!r} keeps everything in memory and is not started: there is nothing to look at")
+        for ref in self._stores.refs:
+            ref.spec.use_upcasts(self._upcasts)
+        opened = backend.open(write=False)
+        try:
+            yield history_of(backend, opened, tuple(self._stores.refs)), opened.commits_through
+        finally:
+            backend.close()
 
     # What was passed -------------------------------------------------------------------------------------------------
 
@@ -320,6 +517,21 @@ class Supervisor:
         handler = make_handler(type(trigger), function, deadline_s=self.settings.deadline)
         return self._handlers.add_once(handler)
 
+    def _handler_named(self, name: str) -> Handler:
+        """The handler of a trigger type by its name in the journal. Raises RegistrationError."""
+        handler = self._handlers.find(name)
+        if handler is not None:
+            return handler
+        kind = self_executing(name)
+        if kind is None:
+            raise RegistrationError(
+                f"the journal holds runs of the trigger {name!r}, for which the program registers no handler: register "
+                f"it again{did_you_mean(name, (handler.name for handler in self._handlers))}"
+            )
+        return self._handlers.add_once(
+            make_handler(kind, execute_method_of(kind), deadline_s=self.settings.deadline)
+        )
+
     def _require_running(self) -> RunningSystem:
         if self._running is None:
             fate = "was stopped" if self._stopped else "is not started: with system: ... or system.start()"
@@ -328,7 +540,9 @@ class Supervisor:
 
     def _refuse_inside_handler(self, verb: str, error: type[UseTransaction | WouldDeadlock], instead: str) -> None:
         transaction = current_transaction_or_none()
-        if transaction is not None and self._running is not None and transaction.intake is self._running.intake:
+        if transaction is None or transaction.intake is None:
+            return
+        if transaction.intake is self._replaying or (self._running and transaction.intake is self._running.intake):
             raise error(
                 f"system.{verb}() inside the handler of {transaction.trigger_name} (seq {transaction.seq}): {instead}"
             )

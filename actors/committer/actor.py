@@ -8,6 +8,7 @@ nothing to execute.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -21,7 +22,7 @@ from seqtor.actors.dispatchers.contract import AttemptDispatcher, CoreDispatcher
 from seqtor.actors.mailbox import Mailbox
 from seqtor.actors.publications import Board, Publication
 from seqtor.messages.commits import AttemptCrashed, CommitJudged, CommitRun
-from seqtor.messages.runs import GetConflicts, GetRecord, GetStats, ReplaceRun, RunConflicted, RunsEnded
+from seqtor.messages.runs import GetConflicts, GetRecord, GetRuns, GetStats, ReplaceRun, RunConflicted, RunsEnded
 from seqtor.messages.stores import ApplyCommits, ValidateCommit, ValidationDone
 
 __all__ = ["Committer"]
@@ -33,7 +34,7 @@ class Committer(Actor):
     """Owns the order of commits."""
 
     receives: ClassVar[tuple[type, ...]] = (
-        CommitRun, CommitJudged, ValidationDone, AttemptCrashed, GetStats, GetRecord, GetConflicts,
+        CommitRun, CommitJudged, ValidationDone, AttemptCrashed, GetStats, GetRecord, GetRuns, GetConflicts,
     )  # fmt: skip
 
     def __init__(
@@ -107,16 +108,22 @@ class Committer(Actor):
         self._settle()
         self.coordinator.tell(self.add_to(message))
 
+    def on_get_runs(self, message: GetRuns) -> None:
+        self._settle()
+        self.coordinator.tell(self.add_to(message))
+
     def on_get_conflicts(self, message: GetConflicts) -> None:
         self._settle()
         self.coordinator.tell(message)
 
-    def add_to(self, query: GetStats | GetRecord | GetConflicts) -> Any:
+    def add_to(self, query: GetStats | GetRecord | GetRuns | GetConflicts) -> Any:
         """The query with what this actor knows; it passes through all that know something."""
         order = self._order
         if isinstance(query, GetRecord):
             conflicts, blocked_by = order.in_flight(query.seq)
             return GetRecord(reply_to=query.reply_to, seq=query.seq, conflicts=conflicts, blocked_by=blocked_by)
+        if isinstance(query, GetRuns):
+            return dataclasses.replace(query, in_flight=order.all_in_flight())
         if isinstance(query, GetConflicts):
             return query
         return GetStats(

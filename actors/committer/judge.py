@@ -5,6 +5,7 @@ One judge actor per judgement, so that one that hangs holds up nobody but its ru
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from seqtor.actors.base import Actor
@@ -13,8 +14,31 @@ from seqtor.actors.mailbox import Mailbox
 from seqtor.messages.commits import CommitJudged, JudgeCommit
 from seqtor.messages.errors import DeadlineExceeded, Rejected
 from seqtor.messages.runs import State
+from seqtor.messages.stores import StoreAccess
 
-__all__ = ["Judge"]
+__all__ = ["Judge", "resolve_all"]
+
+
+def resolve_all(
+    specs: Sequence[Any], accesses: Sequence[StoreAccess], states: Sequence[Any]
+) -> tuple[State, tuple[tuple[Any, Any], ...], BaseException | None]:
+    """Resolve the writes of one run on the states as of seq - 1, and run the invariants: how it ends, and why.
+
+    `specs` are those of all stores; `states` belong to `accesses`. Each is resolved to (new state, effective writes).
+    """
+    resolved: list[tuple[Any, Any]] = []
+    try:
+        for access, state in zip(accesses, states, strict=True):
+            spec = specs[access.store]
+            new, writes = spec.resolve(state, access.writes)
+            if writes:
+                spec.check(new)
+            resolved.append((new, writes))
+    except Rejected as rejection:
+        return State.REJECTED, (), rejection
+    except BaseException as failure:
+        return State.FAILED, (), failure
+    return State.COMMITTED, tuple(resolved), None
 
 
 class Judge(Actor):
@@ -34,22 +58,9 @@ class Judge(Actor):
     def on_judge_commit(self, message: JudgeCommit) -> None:
         self._message = message
         self._pool.enter_handler(self, self._deadline_s)
-        resolved: list[tuple[Any, Any]] = []
-        outcome = State.COMMITTED
-        error: BaseException | None = None
-        try:
-            for access, state in zip(message.accesses, message.states, strict=True):
-                spec = self._specs[access.store]
-                new, writes = spec.resolve(state, access.writes)
-                if writes:
-                    spec.check(new)
-                resolved.append((new, writes))
-        except Rejected as rejection:
-            outcome, error = State.REJECTED, rejection
-        except BaseException as failure:
-            outcome, error = State.FAILED, failure
+        outcome, resolved, error = resolve_all(self._specs, message.accesses, message.states)
         self._pool.leave_handler()
-        self._answer(outcome, tuple(resolved) if error is None else (), error)
+        self._answer(outcome, resolved, error)
         del error  # Its traceback leads back to this frame.
         self.stop()
 

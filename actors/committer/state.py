@@ -113,6 +113,10 @@ class CommitOrder:
         require(self._judging is not None, "stores are asked about a commit at the head")
         return self._judging.attempt  # type: ignore[union-attr]
 
+    def all_in_flight(self) -> tuple[tuple[int, tuple[AttemptConflict, ...], int | None], ...]:
+        """The un-ended runs that have conflicts, or wait for their turn: seq, conflicts, and the seq that blocks each."""
+        return tuple([(seq, *self.in_flight(seq)) for seq in self._slots])
+
     def take_decisions(self) -> Decisions:
         """Hand over what is to be done since the last time."""
         decisions, self._decisions = self._decisions, None

@@ -17,13 +17,15 @@ from typing import Any, ClassVar
 from seqtor.actors.base import Actor
 from seqtor.actors.dispatchers.contract import Timers
 from seqtor.actors.invariants import require
-from seqtor.actors.journal.contract import Backend, CommitRow, EntryRow, Group, KeyRow, Opened
+from seqtor.actors.journal.contract import Backend, CheckpointInfo, CommitRow, EntryRow, Group, KeyRow, Opened
 from seqtor.actors.journal.encoding import GENESIS, accepted_text, chained, commit_text, payload_digest
+from seqtor.actors.journal.history import kept_from
 from seqtor.actors.journal.open_runs import OpenRuns
-from seqtor.actors.mailbox import Mailbox
+from seqtor.actors.mailbox import Mailbox, answer_error
 from seqtor.actors.stores.contract import StoreRef
 from seqtor.actors.submissions import Submission
 from seqtor.messages.commits import EndedRun
+from seqtor.messages.errors import OutcomeUnknown
 from seqtor.messages.journal import (
     AppendEntry,
     AppendIntake,
@@ -74,14 +76,15 @@ class Journal(Actor):
         self._previous = opened.commits_through
         self._position = opened.entries_through
         self.checkpoints = opened.checkpoints  # Read by who travels in time; only this actor writes it.
+        self.kept_from = kept_from(opened)  # The oldest seq whose history is kept; as `checkpoints`.
+        self._trimming: CheckpointInfo | None = None
         self._intake: dict[str, Submission[Any]] = {}  # Accepted, without a row yet, and not ended.
         self._open = open_work  # What is on disk and has not ended, for the next checkpoint.
         self._intake_due = False
         self._intake_timed = False
         self._runs: list[RunsEnded] = []
-        self._entries: list[CallRecord | EffectRecord] = []
+        self._entries: list[tuple[CallRecord | EffectRecord, Submission[Any] | None]] = []
         self._answers: list[Any] = []  # Futures that are answered when what is queued now is durable.
-        self._awaited: list[tuple[int, Any]] = []
         self._bytes = 0  # Written since the last checkpoint.
         self._checkpoint_asked = False
         self.durable_through = opened.commits_through
@@ -97,10 +100,7 @@ class Journal(Actor):
     def on_flush_intake(self, message: FlushIntake) -> None:
         if message.submission.id in self._intake:
             self._intake_due = True
-        elif message.submission.seq is not None and message.submission.seq > self.durable_through:
-            self._awaited.append((message.submission.seq, message.reply_to))  # Its run has ended and is on its way.
-            return
-        self._answers.append(message.reply_to)
+        self._answers.append(message.reply_to)  # Else it is on disk: its row, or the record of its run.
 
     def on_intake_waited(self, _: IntakeWaited) -> None:
         self._intake_timed = False
@@ -110,9 +110,7 @@ class Journal(Actor):
         self._runs.append(message)
 
     def on_append_entry(self, message: AppendEntry) -> None:
-        self._entries.append(message.record)
-        if message.submission is not None:
-            self._open.submissions[message.submission.id] = message.submission
+        self._entries.append((message.record, message.submission))
         self._answers.append(message.reply_to)
 
     # One group -------------------------------------------------------------------------------------------------------
@@ -173,9 +171,9 @@ class Journal(Actor):
             if submission.key is not None:
                 keys.append(KeyRow(submission.key, submission.id, payload_digest(submission.trigger), None))
         self._intake_due = False
-        for record in self._entries:
+        for record, submitted in self._entries:
             position += 1
-            kind, ref = self._open.noted(record)
+            kind, ref = self._open.noted(record, submitted)
             rows.append(EntryRow(position, kind, ref, record.model_dump_json(exclude_defaults=True)))
         self._entries.clear()
         return rows, keys
@@ -186,18 +184,17 @@ class Journal(Actor):
             answers, self._answers = self._answers, []
             for reply_to in answers:
                 reply_to.set(None)
-        if self._awaited:
-            waiting = self._awaited
-            self._awaited = [each for each in waiting if each[0] > self.durable_through]
-            for seq, reply_to in waiting:
-                if seq <= self.durable_through:
-                    reply_to.set(None)
 
     def on_stop(self) -> None:
         """Write what was told, so that an ordered stop loses nothing."""
         self._intake_due = bool(self._intake)
         self.on_batch_end()
         self._backend.close()
+
+    def on_failure(self, kind: Any, error: Any, traceback: Any) -> None:
+        """Leave nobody waiting: what was to become durable may be on disk or not."""
+        for reply_to in self._answers:
+            answer_error(reply_to, OutcomeUnknown(f"the journal failed ({kind.__name__}: {error})"))
 
     # Reading, checkpoints, trimming ----------------------------------------------------------------------------------
 
@@ -225,7 +222,14 @@ class Journal(Actor):
         message.reply_to.set(message.info)
 
     def on_trim_journal(self, message: TrimJournal) -> None:
-        if not self._backend.trim(message.info, TRIM_ROWS):
+        info = message.info
+        if self._trimming is not None and info.seq < self._trimming.seq:
+            return  # A later one goes further.
+        self._trimming = info
+        # First, so that who travels in time is refused before anything is gone.
+        self.checkpoints = tuple(each for each in self.checkpoints if each.seq >= info.seq)
+        self.kept_from = max(self.kept_from, info.seq + 1)
+        if not self._backend.trim(info, TRIM_ROWS):
             self.tell_self(message)  # Behind what has queued up meanwhile.
 
     def _chain_at(self, seq: int) -> bytes:

@@ -8,8 +8,11 @@ Promises: what was accepted into the system can be written; the same run gives t
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from hashlib import blake2b, sha256
+from pathlib import PurePath
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from pydantic_core import PydanticSerializationError, to_json, to_jsonable_python
@@ -35,6 +38,7 @@ __all__ = [
     "error_record",
     "json_of",
     "model_json",
+    "module_of",
     "payload_digest",
     "reads_digest",
     "text",
@@ -184,10 +188,36 @@ def error_record(error: BaseException) -> RecordedError:
         message = error.message
     else:
         message = str(error)
-    arguments = [_jsonable(argument) for argument in error.args]
+    arguments = [_jsonable(argument) for argument in _arguments(error)]
     return RecordedError(
-        type=f"{kind.__module__}.{kind.__qualname__}", message=message, code=code, details=details, arguments=arguments
+        type=f"{module_of(kind)}.{kind.__qualname__}", message=message, code=code, details=details, arguments=arguments
     )
+
+
+def module_of(named: Any) -> str:
+    """The name of a module, or of a class's or function's; of the program's own file what others would import it by.
+
+    So what was kept by `python bank.py` is found again by a program that imports `bank`.
+    """
+    name = named.__name__ if isinstance(named, ModuleType) else getattr(named, "__module__", None) or "?"
+    if name != "__main__":
+        return str(name)
+    main = sys.modules["__main__"]
+    spec, file = getattr(main, "__spec__", None), getattr(main, "__file__", None)
+    if spec is not None:
+        return str(spec.name).removesuffix(".__main__")
+    return PurePath(file).stem if file else name
+
+
+def _arguments(error: BaseException) -> tuple[Any, ...]:
+    """What the exception can be made from again; classes whose `args` do not say all of it tell it to copiers."""
+    try:
+        made = error.__reduce__()
+        if made[0] is type(error):
+            return tuple(made[1])
+    except Exception:
+        pass
+    return error.args
 
 
 def _jsonable(value: Any) -> Any:

@@ -12,7 +12,8 @@ from typing import Any
 
 from seqtor.actors.journal.contract import CommitRow
 from seqtor.actors.journal.encoding import GENESIS, chained, commit_text
-from seqtor.actors.stores.contract import StoreRef
+from seqtor.actors.journal.walk import Walk
+from seqtor.actors.stores.contract import StoreActor, StoreRef
 from seqtor.messages.commits import EndedRun
 from seqtor.messages.runs import RunsEnded
 
@@ -27,13 +28,23 @@ class HeldRuns:
     def __init__(self, stores: Sequence[StoreRef[Any]], states: tuple[Any, ...], runs_max: int) -> None:
         self._stores = stores
         self._runs_max = runs_max
+        # The hashes after some seqs that somebody has read, so that the next reader need not encode all before.
+        self._chains: tuple[int, dict[int, bytes]] = (0, {0: GENESIS})
         # Replaced as one, so that a reader on another thread sees them together.
         self._kept: tuple[int, list[tuple[EndedRun, float]], list[tuple[int, tuple[Any, ...]]]] = (0, [], [(0, states)])
+
+    place = "memory"
 
     @property
     def first(self) -> int:
         """The oldest seq whose run is kept."""
         return self._kept[0] + 1
+
+    @property
+    def last(self) -> int:
+        """The newest seq whose run is kept."""
+        base, runs, _ = self._kept
+        return base + len(runs)
 
     def keep(self, message: RunsEnded, states: tuple[Any, ...]) -> None:
         """Keep runs; `states` are those after the last of them."""
@@ -51,10 +62,7 @@ class HeldRuns:
         base, runs, marks = self._kept
         found = [mark for mark in marks if mark[0] <= seq]
         if not found:
-            raise LookupError(
-                f"seq {seq} is forgotten: a system in memory keeps the newest {self._runs_max} runs (records_max), here "
-                f"from seq {base + 1} on; with a journal, Supervisor('name.db'), all are kept"
-            )
+            raise LookupError(self._forgotten(seq))
         after, states = found[-1]
         changed = list(states)
         for ended, _ in runs[after - base : seq - base]:
@@ -65,12 +73,45 @@ class HeldRuns:
     def rows(self, first: int, last: int) -> Iterator[CommitRow]:
         """The rows that a journal on disk would hold. The chain begins with the oldest run that is kept."""
         base, runs, _ = self._kept
-        chain = GENESIS
-        for ended, ended_at in runs[: last - base]:
+        if first <= base and first <= last:
+            raise LookupError(self._forgotten(first))
+        if self._chains[0] != base:
+            self._chains = (base, {base: GENESIS})
+        chains = self._chains[1]
+        start = max(seq for seq in list(chains) if seq < max(first, base + 1))
+        chain = chains[start]
+        for ended, ended_at in runs[start - base : max(0, last - base)]:
             body = commit_text(ended, ended.seq - 1, 1, ended_at, self._stores)
             chain = chained(chain, body)
+            if ended.seq % MARK_EVERY == 0:
+                chains[ended.seq] = chain
             if ended.seq >= first:
                 yield CommitRow(ended.seq, body, chain)
+
+    def chain_before(self, seq: int) -> bytes | None:
+        """The hash that the run of `seq` is chained to."""
+        chain = GENESIS
+        for row in self.rows(seq - 1, seq - 1) if seq > self.first else ():
+            chain = row.chain
+        return chain
+
+    def walk(self, seq: int) -> Walk:
+        """The states after `seq`, to be moved along the rows that follow."""
+        states = self.states_at(seq)
+        folders = [ref.spec.folder(None, state) for ref, state in zip(self._stores, states, strict=True)]
+        return Walk(seq, self._stores, folders, states)
+
+    def behaviour(self, ref: StoreRef[Any]) -> StoreActor[Any, Any]:
+        """A store's behaviour, made anew."""
+        behaviour = ref.spec.build()
+        behaviour.recover(None)
+        return behaviour
+
+    def _forgotten(self, seq: int) -> str:
+        return (
+            f"seq {seq} is forgotten: a system in memory keeps the newest {self._runs_max} runs (records_max), here "
+            f"from seq {self.first} on; with a journal, Supervisor('name.db'), all are kept"
+        )
 
     def _forget(self, through: int) -> None:
         base, runs, marks = self._kept

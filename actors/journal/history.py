@@ -1,88 +1,190 @@
-"""What was, from a journal that is open for writing: states and records of earlier seqs.
+"""What was: states and records of earlier seqs, from a journal that somebody else writes, or nobody.
 
-Owns time travel: the nearest checkpoint and the commits behind it. Asks the journal's actor for bounded pieces, so that
-commits go on in between. Called at the edge, where waiting is allowed.
+Owns time travel: the nearest checkpoint and the commits behind it. Reads in bounded pieces, so that the journal's actor
+commits in between. Promises: what is given out was held against the hash chain; a seq whose history was compacted is a
+LookupError that says so, never another state. Called at the edge, where waiting is allowed.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
-from pydantic_core import from_json
-
-from seqtor.actors.futures import Driver, ReplyFuture
-from seqtor.actors.journal.contract import Backend, CheckpointInfo, CommitRow
-from seqtor.actors.journal.recovery import store_section
-from seqtor.actors.mailbox import Mailbox
-from seqtor.actors.stores.contract import StoreRef
-from seqtor.messages.journal import ReadJournal
+from seqtor.actors.journal.contract import Backend, CheckpointInfo, CommitRow, Opened
+from seqtor.actors.journal.decoding import parsed
+from seqtor.actors.journal.encoding import GENESIS
+from seqtor.actors.journal.recovery import OPEN_WORK, checked_row, open_work, read_sections, writes_by_store
+from seqtor.actors.journal.walk import Walk
+from seqtor.actors.stores.contract import StoreActor, StoreRef
+from seqtor.messages.errors import JournalCorrupted
 from seqtor.messages.stores import Checkpoint
 
-__all__ = ["KeptHistory"]
+__all__ = ["History", "KeptHistory", "Read", "history_of", "kept_from"]
 
 PIECE = 1000
+Read = Callable[[Callable[[Backend], Any]], Any]
+"""Calls a function with the backend, where that may be used, and returns what it returns."""
+
+
+class History(Protocol):
+    """What replay and queries ask of a journal, in memory or on disk."""
+
+    place: str
+
+    @property
+    def first(self) -> int:
+        """The oldest seq whose record is kept."""
+        ...
+
+    def rows(self, first: int, last: int) -> Iterator[CommitRow]:
+        """The records first..last in seq order. Raises LookupError if they are not kept."""
+        ...
+
+    def chain_before(self, seq: int) -> bytes | None:
+        """The hash that the record of `seq` is chained to; None if that was compacted."""
+        ...
+
+    def states_at(self, seq: int) -> tuple[Any, ...]:
+        """All stores' states after `seq`. Raises LookupError if its history is not kept."""
+        ...
+
+    def walk(self, seq: int) -> Walk:
+        """The same, to be moved along the records that follow."""
+        ...
+
+    def behaviour(self, ref: StoreRef[Any]) -> StoreActor[Any, Any]:
+        """A store's behaviour, made anew and recovered from the newest checkpoint."""
+        ...
 
 
 class KeptHistory:
-    """Reads a running system's journal."""
+    """Reads a journal through `read`; `checkpoints` and `first` are asked for each time, because compaction moves them."""
 
     def __init__(
-        self, journal: Mailbox, place: str, stores: Sequence[StoreRef[Any]], driver: Driver | None,
+        self,
+        read: Read,
+        place: str,
+        stores: Sequence[StoreRef[Any]],
         checkpoints: Callable[[], Sequence[CheckpointInfo]],
-    ) -> None:  # fmt: skip
-        self._journal = journal
-        self._place = place
+        first: Callable[[], int],
+        journal_id: str,
+    ) -> None:
+        self.place = place
+        self._journal_id = journal_id
+        self._read = read
         self._stores = stores
-        self._driver = driver
         self._checkpoints = checkpoints
+        self._first = first
+
+    @property
+    def first(self) -> int:
+        return self._first()
 
     def rows(self, first: int, last: int) -> Iterator[CommitRow]:
-        """The commits first..last, as they are kept."""
+        if first > last:
+            return
+        self._require_kept(first)
+        chain = self.chain_before(first)
         while first <= last:
             stop = min(last, first + PIECE - 1)
-            piece = self._read(partial(_commits, first, stop))
-            yield from piece
-            if len(piece) < stop - first + 1:
-                return
-            first = stop + 1
+            for row in self._read(partial(_commits, first, stop)):
+                if row.seq != first:
+                    self._require_kept(first)
+                checked_row(row, first, chain, self.place)
+                yield row
+                chain = row.chain
+                first += 1
+            if first <= stop:
+                self._require_kept(first)
+                raise JournalCorrupted(f"{self.place}: seq {first} is missing, and everything up to {stop}", first)
+
+    def chain_before(self, seq: int) -> bytes | None:
+        if seq == 1:
+            return GENESIS
+        for info in self._checkpoints():
+            if info.seq == seq - 1:
+                return info.chain
+        found = self._read(partial(_commits, seq - 1, seq - 1)) if seq > self.first else []
+        return found[0].chain if found else None
 
     def states_at(self, seq: int) -> tuple[Any, ...]:
-        """All stores' states after `seq`, which is durable. Raises LookupError if it was trimmed."""
-        before = [info for info in self._checkpoints() if info.seq <= seq]
-        if not before:
-            kept = self._checkpoints()
-            oldest = kept[0].seq if kept else 0
-            raise LookupError(
-                f"the history of seq {seq} is not kept: {self._place} was compacted up to seq {oldest}; raise retain= to "
-                "keep more"
-            )
-        info = before[-1]
-        parts = self._read(lambda backend: list(backend.checkpoint_parts(info.seq)))
-        data = {
-            ref.name: b"".join([p.data for p in parts if p.section == store_section(ref.name)]) for ref in self._stores
-        }
-        tail: dict[str, list[tuple[int, list[tuple[str, Any, int]]]]] = {}
-        for row in self.rows(info.seq + 1, seq):
-            by_store: dict[str, list[tuple[str, Any, int]]] = {}
-            for write in from_json(row.body).get("writes", ()):
-                by_store.setdefault(write[0], []).append((write[1], write[2], write[3] if len(write) > 3 else 1))
-            for store, writes in by_store.items():
-                tail.setdefault(store, []).append((row.seq, writes))
-        states = []
-        for ref in self._stores:
-            checkpoint = Checkpoint(info.seq, data[ref.name]) if data[ref.name] else None
-            behaviour = ref.spec.build()
-            state = behaviour.recover(checkpoint)
-            states.append(ref.spec.restore(checkpoint, state, tail.get(ref.name, [])))
-        return tuple(states)
+        return self.walk(seq).states
 
-    def _read(self, read: Callable[[Backend], Any]) -> Any:
-        reply = ReplyFuture()
-        reply.driver = self._driver
-        self._journal.tell(ReadJournal(read=read, reply_to=reply))
-        return reply.get()
+    def walk(self, seq: int) -> Walk:
+        before = [info for info in self._checkpoints() if info.seq <= seq]
+        if not before and self.first > 1:
+            self._require_kept(1)
+        base = before[-1].seq if before else 0
+        sections = self._sections(base) if before else {}
+        kept = _checkpoints_of(sections, base)
+        behind: dict[str, list[tuple[int, list[tuple[str, Any, int]]]]] = {}
+        # Stores that make no checkpoint: all of their commits are needed.
+        unkept = set(open_work(sections, base, self.place).shapes) - set(kept) if sections else set()
+        for row in self.rows(1 if unkept else base + 1, seq):
+            for store, writes in writes_by_store(parsed(row.body)).items():
+                if row.seq > base or store in unkept:
+                    behind.setdefault(store, []).append((row.seq, writes))
+        folders, states = [], []
+        for ref in self._stores:
+            checkpoint = kept.get(ref.name)
+            folder = ref.spec.folder(checkpoint, self._recovered(ref, checkpoint)[1])
+            folders.append(folder)
+            states.append(folder(behind.get(ref.name, ())))
+        return Walk(seq, self._stores, folders, tuple(states), self._checkpoints_at)
+
+    def behaviour(self, ref: StoreRef[Any]) -> StoreActor[Any, Any]:
+        checkpoints = self._checkpoints()
+        kept = _checkpoints_of(self._sections(checkpoints[-1].seq), checkpoints[-1].seq) if checkpoints else {}
+        return self._recovered(ref, kept.get(ref.name))[0]
+
+    def _recovered(self, ref: StoreRef[Any], checkpoint: Checkpoint | None) -> tuple[StoreActor[Any, Any], Any]:
+        behaviour = ref.spec.build()
+        behaviour.journal_id = self._journal_id
+        return behaviour, behaviour.recover(checkpoint)
+
+    def _checkpoints_at(self, seq: int) -> Mapping[str, Checkpoint]:
+        if any(info.seq == seq for info in self._checkpoints()):
+            return _checkpoints_of(self._sections(seq), seq)
+        return {}
+
+    def _sections(self, seq: int) -> dict[str, bytes]:
+        try:
+            return self._read(lambda backend: read_sections(backend, seq))  # type: ignore[no-any-return]
+        except JournalCorrupted:
+            self._require_kept(seq + 1)  # It may have been compacted just now.
+            raise
+
+    def _require_kept(self, seq: int) -> None:
+        first = self.first
+        if seq < first:
+            raise LookupError(
+                f"the history of seq {seq} is not kept: {self.place} was compacted up to seq {first - 1}. Ask for a later "
+                "seq, or look into a backup from before; a longer retain= (None: for ever) keeps more from now on"
+            )
+
+
+def kept_from(opened: Opened) -> int:
+    """The oldest seq whose history is kept: where commits were trimmed, the first behind a checkpoint."""
+    if opened.commits_from > 1 and opened.checkpoints:
+        return max(opened.commits_from, opened.checkpoints[0].seq + 1)
+    return opened.commits_from
+
+
+def history_of(backend: Backend, opened: Opened, stores: Sequence[StoreRef[Any]] = ()) -> KeptHistory:
+    """The history of a journal that nobody writes meanwhile. Use it from one thread at a time."""
+    first = kept_from(opened)
+    return KeptHistory(
+        lambda read: read(backend), backend.place, stores, lambda: opened.checkpoints, lambda: first, opened.journal_id
+    )
+
+
+def _checkpoints_of(sections: Mapping[str, bytes], seq: int) -> dict[str, Checkpoint]:
+    return {
+        section.removeprefix("store:"): Checkpoint(seq, data)
+        for section, data in sections.items()
+        if section != OPEN_WORK
+    }
 
 
 def _commits(first: int, last: int, backend: Backend) -> list[CommitRow]:

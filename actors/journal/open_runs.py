@@ -6,6 +6,7 @@ the journal's thread.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +18,9 @@ if TYPE_CHECKING:
     from seqtor.actors.submissions import Submission
     from seqtor.messages.commits import EndedRun
 
-__all__ = ["OpenRuns"]
+__all__ = ["DEAD_LETTERS_MAX", "OpenRuns"]
+
+DEAD_LETTERS_MAX = 10_000
 
 
 class OpenRuns:
@@ -35,7 +38,7 @@ class OpenRuns:
         for call in calls:
             self.calls.setdefault(call.run, []).append(call)
         self.effects: dict[tuple[int, int], OpenEffect] = {(each.seq, each.index): each for each in effects}
-        self.dead: list[EffectRecord] = list(dead)
+        self.dead: deque[EffectRecord] = deque(dead, maxlen=DEAD_LETTERS_MAX)
         self._closed: set[tuple[int, int]] = set()  # Effects that have ended, of commits behind the last checkpoint.
 
     def ended(self, ended: EndedRun) -> None:
@@ -49,16 +52,23 @@ class OpenRuns:
             for index, effect in enumerate(released.effects):
                 self.effects[ended.seq, index] = OpenEffect(seq=ended.seq, index=index, effect=effect)
 
-    def noted(self, record: CallRecord | EffectRecord) -> tuple[str, str]:
-        """Note a call or the end of an effect; returns the kind and the reference of its entry."""
+    def noted(self, record: CallRecord | EffectRecord, submission: Submission[Any] | None = None) -> tuple[str, str]:
+        """Note a call or the end of an effect with what it submitted; returns the kind and the reference of its entry.
+
+        Only when the entry is written: a checkpoint made before must not know what a crash may still undo.
+        """
         if isinstance(record, CallRecord):
             self.calls.setdefault(record.run, []).append(record)
             return "call", record.run
-        self.effects.pop((record.seq, record.index), None)
+        ref = f"{record.seq}.{record.index}"
+        if self.effects.pop((record.seq, record.index), None) is None:
+            return "effect", ref  # Written twice: the first counts.
         self._closed.add((record.seq, record.index))
         if record.error is not None:
             self.dead.append(record)
-        return "effect", f"{record.seq}.{record.index}"
+        if submission is not None:
+            self.submissions[submission.id] = submission
+        return "effect", ref
 
     def found(self, seq: int, chain: bytes, entries_through: int) -> OpenWorkFound:
         """A copy for the checkpoint at `seq`."""

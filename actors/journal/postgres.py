@@ -37,7 +37,7 @@ from seqtor.actors.journal.postgres_owner import (
     require_unowned,
     take_lock,
 )
-from seqtor.actors.journal.postgres_session import Connection, address_of, connect, reported, value
+from seqtor.actors.journal.postgres_session import Connection, address_of, connect, is_inherited, reported, value
 from seqtor.actors.journal.postgres_tables import Statements, as_bytes, as_text, checkpoints, create, is_there
 
 __all__ = ["PostgresBackend"]
@@ -141,7 +141,7 @@ class PostgresBackend:
     def close(self) -> None:
         connection, self._connection = self._connection, None
         self._writes = False
-        if connection is None:
+        if connection is None or is_inherited(connection):
             return
         with suppress(psycopg.Error):  # Where the connection is lost, the lock is too.
             let_go(connection)

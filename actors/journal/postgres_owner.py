@@ -94,7 +94,7 @@ def take_lock(connection: Connection, within: Statements) -> None:
                 connection.execute("SELECT set_config('lock_timeout', %s, true)", (DEAD_OWNER_WAIT,))
                 connection.execute("SELECT pg_advisory_lock(%s)", (key,))
         except errors.LockNotAvailable:
-            pass
+            lease, holder = find_lease(connection, within), _holder(connection, key)
         else:
             return
     raise _locked(within, lease, holder)

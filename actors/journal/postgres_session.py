@@ -2,7 +2,8 @@
 
 Owns the URL and the settings of the session. Promises: a password is never shown; what commits in the session is on disk
 when the commit returns, as far as the server has a say; a peer that vanished without a word is noticed by both sides.
-Must never try again: a lost connection is the caller's to decide.
+Must never try again: a lost connection is the caller's to decide. The session must be the server's own: a pooler that gives
+each transaction another one takes the settings and the lock away.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from psycopg.conninfo import conninfo_to_dict
 
 from seqtor.messages.errors import JournalCorrupted, RegistrationError
 
-__all__ = ["Address", "Connection", "address_of", "connect", "reported", "value"]
+__all__ = ["Address", "Connection", "address_of", "connect", "is_inherited", "reported", "value"]
 
 Connection: TypeAlias = psycopg.Connection[tuple[Any, ...]]
 
@@ -59,9 +60,7 @@ _SETTINGS = {
     "jit": "off",
 }
 # What a table that we made and own alone cannot answer.
-_DAMAGE = (
-    errors.DataCorrupted, errors.IndexCorrupted, errors.UndefinedTable, errors.UndefinedColumn, errors.UniqueViolation,
-)  # fmt: skip
+_DAMAGE = (errors.DataCorrupted, errors.IndexCorrupted, errors.UndefinedTable, errors.UndefinedColumn)
 
 
 class Address(NamedTuple):
@@ -110,7 +109,7 @@ def address_of(url: str) -> Address:
     try:
         options = conninfo_to_dict(f"{url[:end]}?{'&'.join(kept)}" if kept else url[:end])
     except psycopg.ProgrammingError as error:
-        raise RegistrationError(f"journal {place}: the URL is not valid: {one_line(error)}") from None
+        raise RegistrationError(f"journal {place}: the URL is not valid: {_one_line(error)}") from None
     return Address(place, schema, {**_DEFAULTS, **options, "client_encoding": "UTF8"})
 
 
@@ -121,7 +120,7 @@ def connect(address: Address, *, write: bool) -> Connection:
     except psycopg.Error as error:
         # Not chained: frames and objects of psycopg hold the password.
         raise ConnectionError(
-            f"journal {address.shown}: cannot connect: {one_line(error)}. Check that the server runs and is reached at "
+            f"journal {address.shown}: cannot connect: {_one_line(error)}. Check that the server runs and is reached at "
             "this host and port, that the database exists, and the user and password"
         ) from None
     try:
@@ -140,7 +139,7 @@ def reported(connection: Connection, place: str, when: str) -> Iterator[None]:
     try:
         yield
     except psycopg.Error as error:
-        told = f"journal {place}: {one_line(error)}, while it {when}"
+        told = f"journal {place}: {_one_line(error)}, while it {when}"
         if isinstance(error, _DAMAGE):
             raise JournalCorrupted(f"{told}. Look at the server's log, and restore the schema from a backup") from error
         if isinstance(error, errors.InsufficientPrivilege):
@@ -183,7 +182,7 @@ def _require_fit(connection: Connection, address: Address, write: bool) -> None:
         )
 
 
-def one_line(error: Exception) -> str:
+def _one_line(error: Exception) -> str:
     return " ".join(str(error).split()).rstrip(".")
 
 
@@ -196,6 +195,11 @@ def value(cursor: psycopg.Cursor[tuple[Any, ...]]) -> Any:
 
 _connections: weakref.WeakSet[Connection] = weakref.WeakSet()
 _inherited: list[Connection] = []
+
+
+def is_inherited(connection: Connection) -> bool:
+    """Whether the connection is that of the process from which this one was forked."""
+    return connection in _inherited
 
 
 def _let_go_in_child() -> None:

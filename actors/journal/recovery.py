@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
-from pydantic_core import from_json
 
 from seqtor.actors.journal.contract import Backend, CheckpointInfo, CommitRow, EntryRow, Opened
+from seqtor.actors.journal.decoding import parsed
 from seqtor.actors.journal.encoding import GENESIS, chained
 from seqtor.actors.stores.contract import StoreRef
 from seqtor.messages.errors import JournalCorrupted, RegistrationError
@@ -30,6 +30,7 @@ ENTRY_KINDS: dict[str, type[AcceptedRecord | CallRecord | EffectRecord]] = {
     "call": CallRecord,
     "effect": EffectRecord,
 }
+RUN_KINDS = ("accepted", "call")  # Of no interest once the run that `ref` names has ended.
 
 
 def store_section(store: str) -> str:
@@ -75,8 +76,9 @@ class Recovery:
         self._outcomes: list[EffectRecord] = []
         self._ended: set[str] = set()
         self._read_checkpoint()
-        self._read_entries()
         self._read_commits()
+        self._read_entries()
+        self._close_what_ended()
 
     def states(self, refs: Sequence[StoreRef[Any]], recovered: Sequence[Any]) -> list[Any]:
         """Fold what was committed since the checkpoint into the states that the stores recovered."""
@@ -142,6 +144,8 @@ class Recovery:
     def _read_entries(self) -> None:
         after = self.info.entries_through if self.info else 0
         for row in self.backend.entries(after + 1, self.opened.entries_through):
+            if row.kind in RUN_KINDS and row.ref in self._ended:
+                continue  # Nearly all: decoding them took longer than all the rest.
             record = entry_record(row, self.backend.place)
             if isinstance(record, AcceptedRecord):
                 self.accepted[row.ref] = record
@@ -157,10 +161,12 @@ class Recovery:
             self._read_whole_tails(self.info)
         for row in checked_rows(self.backend, first, last, self.chain):
             self.chain = row.chain
-            record = from_json(row.body)
+            record = parsed(row.body)
             self._fold_in(record)
             if self._progress is not None and row.seq % 10_000 == 0:
                 self._progress(row.seq, last)
+
+    def _close_what_ended(self) -> None:
         for closed in self._closed:
             self.effects.pop(closed, None)
         for outcome in self._outcomes:
@@ -184,7 +190,7 @@ class Recovery:
         chain = GENESIS
         for row in checked_rows(self.backend, 1, info.seq, GENESIS):
             chain = row.chain
-            for store, writes in writes_by_store(from_json(row.body)).items():
+            for store, writes in writes_by_store(parsed(row.body)).items():
                 if store in self.unkept:
                     self.tail.setdefault(store, []).append((row.seq, writes))
         if chain != info.chain:
@@ -263,11 +269,10 @@ def commit_record(row: CommitRow, place: str) -> CommitRecord:
 
 def _record(kind: type[RecordT], body: str | bytes, where: str) -> RecordT:
     try:
-        return kind.model_validate_json(body)
-    except ValidationError as error:
-        raise JournalCorrupted(
-            f"{where} is not what a {kind.__name__} looks like: {error.errors()[0]['msg']}"
-        ) from error
+        return kind.model_validate(parsed(body))
+    except ValueError as error:
+        why = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
+        raise JournalCorrupted(f"{where} is not what a {kind.__name__} looks like: {why}") from error
 
 
 def _names(stores: Iterable[str]) -> str:

@@ -22,7 +22,7 @@ from seqtor.actors.invariants import require
 from seqtor.actors.journal.contract import CheckpointInfo, CheckpointPart, CommitRow, EntryRow, Group, KeyRow, Opened
 from seqtor.actors.journal.groups import ends_after
 from seqtor.actors.journal.sqlite_errors import corrupted, meaning
-from seqtor.actors.journal.sqlite_files import FORMAT, TABLES, create_database, is_journal, wal_path
+from seqtor.actors.journal.sqlite_files import FORMAT, TABLES, create_database, is_journal, wal_path, write_wal_again
 from seqtor.actors.journal.sqlite_owner import Owner
 from seqtor.actors.journal.sqlite_rows import entry_digest, part_digest, row_digest, set_meta, trim
 from seqtor.messages.errors import JournalLocked, NotRunning
@@ -89,6 +89,7 @@ class SqliteBackend:
         except BaseException:
             self._owner.discard()
             raise
+        write_wal_again(self._path)
         self._connect(str(self._path), apsw.SQLITE_OPEN_READWRITE)
 
     def _open_to_read(self) -> None:
@@ -191,12 +192,10 @@ class SqliteBackend:
         connection.pragma("cache_spill", 0)
         connection.wal_autocheckpoint(0)
         connection.set_wal_hook(self._on_commit)
-        # Whatever was found is written once more and synced, before it is called durable: an fsync that failed in the
-        # life before has left pages in the system's cache that read well, are marked clean, and are on no disk.
-        connection.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_RESTART)
-        with connection:
-            set_meta(connection, "epoch", epoch)
-            connection.execute("DELETE FROM checkpoint_parts WHERE attempt NOT IN (SELECT attempt FROM checkpoints)")
+        connection.execute("BEGIN IMMEDIATE")
+        set_meta(connection, "epoch", epoch)
+        connection.execute("DELETE FROM checkpoint_parts WHERE attempt NOT IN (SELECT attempt FROM checkpoints)")
+        connection.execute("COMMIT")
         ((self._attempts,),) = connection.execute("SELECT coalesce(max(attempt), 0) FROM checkpoints")
         self._unfinished.clear()
         self._mark()
@@ -211,6 +210,8 @@ class SqliteBackend:
                     # Nothing may be copied out of a log that was perhaps not written, or is to be looked at.
                     connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
                 connection.close()
+        except apsw.Error as error:
+            raise meaning(self.place, error, "closing it") from error
         finally:
             self._writes = False
             if owner is not None:
@@ -372,8 +373,9 @@ class SqliteBackend:
             trimmed = (self._commits_trimmed, self._entries_trimmed)
             left = 0
             unfinished = [attempt for attempt, _ in self._unfinished.values()]
-            with connection:
-                trimmed, left = trim(connection, info.seq, trimmed, through, unfinished, limit)
+            connection.execute("BEGIN IMMEDIATE")
+            trimmed, left = trim(connection, info.seq, trimmed, through, unfinished, limit)
+            connection.execute("COMMIT")
             self._commits_trimmed, self._entries_trimmed = trimmed
         return left > 0
 

@@ -27,7 +27,7 @@ def corrupted(place: str, found: str, seq: int | None = None) -> JournalCorrupte
 def meaning(place: str, error: Exception, doing: str, seq: int | None = None) -> Exception:
     """The error to raise from one of SQLite's."""
     told = f"journal '{place}': {doing} failed: {type(error).__name__}: {error}"
-    if isinstance(error, apsw.CorruptError | apsw.NotADBError | apsw.FormatError | apsw.SQLError | UnicodeDecodeError):
+    if isinstance(error, apsw.CorruptError | apsw.NotADBError | apsw.FormatError | UnicodeDecodeError):
         return JournalCorrupted(f"{told}; the file is damaged: {WHAT_TO_DO}", seq)
     if isinstance(error, apsw.BusyError | apsw.LockedError):
         return JournalLocked(f"{told}; another program has the file open: find and stop it")

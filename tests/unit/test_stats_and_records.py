@@ -83,6 +83,7 @@ def test_a_new_system_has_done_nothing() -> None:
             next_commit_seq=1,
             committed_through=0,
             durable_through=0,
+            effects_through=0,
             queued=0,
             in_flight=0,
             pending_commits=0,

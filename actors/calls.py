@@ -1,0 +1,393 @@
+"""Recorded calls: what a run asks of the outside world, answered once for all of its attempts.
+
+Owns the calls of one run: answers that are recorded, and calls that are in flight. Promises:
+
+* a call is made only when the snapshot of its attempt and the run's own acceptance are durable, and its answer (or
+  exception) is durable before the handler gets it; in memory both are so at once;
+* a call that is recorded is not made again, one in flight is joined: whoever asks gets the one answer, each a copy of its
+  own; after a crash only what was in flight is made once more, under the same id;
+* an attempt that is over gets no answer and makes no call; what it had asked for is recorded for the next attempt;
+* nobody waits for ever: if the journal fails, or the system stops, who waits gets `OutcomeUnknown`, and the attempt ends
+  in no record.
+
+Sync calls run on the thread of their handler, async ones as tasks of their own on the loop, so that the end of an attempt
+does not cancel them; the end of the run does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import inspect
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from seqtor.actors.answers import Call, answered, failed, given_up, value_of_call
+from seqtor.actors.futures import ReplyFuture
+from seqtor.actors.journal.decoding import error_of
+from seqtor.actors.mailbox import answer
+from seqtor.messages.errors import OutcomeUnknown, ReplayDiverged
+from seqtor.messages.journal import AppendEntry, AwaitDurable, FlushIntake
+from seqtor.messages.records import CallRecord, RecordedCall
+
+if TYPE_CHECKING:
+    from seqtor.actors.publications import Publication
+    from seqtor.actors.runs import RunContext
+    from seqtor.actors.transactions import Transaction
+
+__all__ = ["Calls", "ReplayedCalls", "Resumed", "current_call_id", "inside_a_call"]
+
+TURN_S = 10.0  # How long a replayed answer waits for one that was handed out before it; only when replay diverges.
+CALL_ID: contextvars.ContextVar[str | None] = contextvars.ContextVar("seqtor_call_id", default=None)
+
+
+def current_call_id() -> str:
+    """The id of the call that is being made here, inside a function that `tx.call` or `tx.acall` calls.
+
+    The same if the call is made once more after a crash: pass it on as the idempotency key of what the function does.
+    Raises LookupError outside of such a function.
+    """
+    call_id = CALL_ID.get()
+    if call_id is None:
+        raise LookupError(
+            "there is no current call: current_call_id() works inside a function that tx.call or tx.acall calls"
+        )
+    return call_id
+
+
+def inside_a_call() -> bool:
+    """Whether this is executed by a function that `tx.call` or `tx.acall` calls."""
+    return CALL_ID.get() is not None
+
+
+class Resumed(NamedTuple):
+    """What a run goes on with after a restart: the calls that were recorded, and the snapshot of its first attempt."""
+
+    calls: tuple[RecordedCall, ...]
+    first_snapshot: Publication | None
+
+
+class Flight:
+    """A call that is being made or recorded. `landed` is set when that is over, recorded or not.
+
+    `cause` is the exception of the function itself and `passed` what is no answer (a cancellation), for `maker` alone.
+    """
+
+    __slots__ = ("cause", "landed", "maker", "passed", "task")
+
+    def __init__(self, maker: Transaction, landed: ReplyFuture) -> None:
+        self.maker: Transaction | None = maker
+        self.landed = landed
+        self.cause: Exception | None = None
+        self.passed: BaseException | None = None
+        self.task: asyncio.Task[None] | None = None
+
+    def leave(self, transaction: Transaction) -> None:
+        """The attempt waits no more: let go of what was for it alone."""
+        if self.maker is transaction:
+            self.maker = self.cause = self.passed = None
+
+
+class Calls:
+    """The calls of one run, shared by its attempts. Thread-safe: an attempt that is over may still be in a call."""
+
+    __slots__ = ("_accepted", "_closed", "_context", "_flights", "_kept", "_lock", "_run_id")
+
+    def __init__(self, context: RunContext, run_id: str, kept: Iterable[RecordedCall] = ()) -> None:
+        self._context = context
+        self._run_id = run_id
+        self._kept: dict[str, RecordedCall] = {}
+        for call in kept:
+            self._kept.setdefault(call.id, call)  # Of two entries the first counts.
+        self._flights: dict[str, Flight] = {}
+        self._lock = threading.Lock()
+        self._accepted = False  # Whether the run's own acceptance is known to be durable.
+        self._closed = False
+
+    def answer(self, transaction: Transaction, call_id: str, call: Call) -> Any:
+        """The answer of a call: recorded, or made and recorded now. Blocks. Raises what the function raised."""
+        flight: Flight | None = None
+        try:
+            while (kept := self._kept.get(call_id)) is None:
+                flight = self._flights.get(call_id)
+                if flight is not None:
+                    self._wait([flight.landed], transaction, call)
+                else:
+                    self._wait(self._not_durable(transaction), transaction, call)
+                    flight = self._make(transaction, call_id, call)
+                self._require_open(transaction, call)
+            return _hand_out(transaction, call, kept, flight)
+        finally:
+            if flight is not None:
+                flight.leave(transaction)
+
+    async def answer_async(self, transaction: Transaction, call_id: str, call: Call) -> Any:
+        """As `answer`, of a coroutine function; on the loop. Gives way at least once, recorded or not."""
+        flight: Flight | None = None
+        try:
+            await asyncio.sleep(0)
+            while (kept := self._kept.get(call_id)) is None:
+                flight = self._flights.get(call_id)
+                if flight is None:
+                    await self._until(self._not_durable(transaction), transaction, call)
+                    flight = self._launch(transaction, call_id, call)
+                transaction.enter_call()
+                try:
+                    await self._until([flight.landed], transaction, call)
+                finally:
+                    transaction.leave_call()
+                self._require_open(transaction, call)
+                if flight.maker is transaction and flight.passed is not None:
+                    raise flight.passed
+            return _hand_out(transaction, call, kept, flight)
+        except asyncio.CancelledError:
+            if transaction.is_live and not self._closed:
+                self._give_up(transaction, call_id, call)
+            raise
+        finally:
+            if flight is not None:
+                flight.leave(transaction)
+
+    def close(self) -> None:
+        """The run has ended, or the system: nothing more is called or recorded, and nobody waits any more."""
+        with self._lock:
+            self._closed = True
+            flights = list(self._flights.values())
+        for flight in flights:
+            if flight.task is not None:
+                self._context.loop.call(flight.task.cancel)
+            answer(flight.landed, None)
+
+    # Making a call -----------------------------------------------------------------------------------------------------
+
+    def _make(self, transaction: Transaction, call_id: str, call: Call) -> Flight | None:
+        """Make a call and have it recorded, on this thread; None if another attempt was faster."""
+        flight = self._take_off(transaction, call_id, call)
+        if flight is None:
+            return None
+        try:
+            kept = _called(transaction, call_id, call, flight)
+            self._wait(self._record(transaction.call_record(kept)), transaction, call)
+            self._keep(kept)
+        finally:
+            self._land(call_id, flight)
+        return flight
+
+    def _launch(self, transaction: Transaction, call_id: str, call: Call) -> Flight:
+        """Have a call made and recorded by a task of its own, which outlives the attempt."""
+        flight = self._take_off(transaction, call_id, call)
+        if flight is None:
+            return self._flights[call_id]  # On the loop nothing has happened in between.
+        record = transaction.call_record(RecordedCall(id=call_id, function=call.name))
+        flight.task = asyncio.get_running_loop().create_task(self._fly(flight, call, record), name=call_id)
+        return flight
+
+    async def _fly(self, flight: Flight, call: Call, record: CallRecord) -> None:
+        call_id = record.call.id
+        try:
+            kept = await _called_async(call_id, call, flight)
+            for reply in self._record(record.model_copy(update={"call": kept})):
+                await reply
+            self._keep(kept)
+        except Exception:  # The journal has failed, or was stopped.
+            self._closed = True
+        except BaseException as passed:  # A cancellation: by the end of the run, or the function's own.
+            if flight.maker is not None:
+                flight.passed = passed
+        finally:
+            self._land(call_id, flight)
+
+    def _take_off(self, transaction: Transaction, call_id: str, call: Call) -> Flight | None:
+        """Note that the call is being made by this attempt, which is not over; None if another one makes it already."""
+        self._require_open(transaction, call)
+        flight = Flight(transaction, self._reply())
+        with self._lock:
+            if self._closed:
+                raise self._lost(transaction, call)
+            if call_id in self._kept or self._flights.setdefault(call_id, flight) is not flight:
+                return None
+        return flight
+
+    def _record(self, record: CallRecord) -> list[ReplyFuture]:
+        """Have an answer journaled; not that of a run that has ended meanwhile."""
+        journal = self._context.journal
+        return [] if journal is None or self._closed else [self._ask(journal, partial(AppendEntry, record=record))]
+
+    def _keep(self, kept: RecordedCall) -> None:
+        if not self._closed:
+            self._kept[kept.id] = kept
+
+    def _land(self, call_id: str, flight: Flight) -> None:
+        with self._lock:
+            self._flights.pop(call_id, None)
+        answer(flight.landed, None)
+
+    def _give_up(self, transaction: Transaction, call_id: str, call: Call) -> None:
+        """The handler itself waits no more (a time-out of its own): so the call is cancelled, and replay is told."""
+        flight = self._flights.get(call_id)
+        if flight is not None and flight.task is not None:
+            flight.task.cancel()
+        transaction.use(given_up(call_id, call))
+
+    # Waiting -----------------------------------------------------------------------------------------------------------
+
+    def _not_durable(self, transaction: Transaction) -> list[ReplyFuture]:
+        """What must become durable before a call may start: the snapshot that it is asked about, and the run itself."""
+        context = self._context
+        if context.journal is None:
+            return []
+        awaited = []
+        if transaction.snapshot_seq > context.board.durable.seq:
+            awaited.append(self._ask(context.parent, partial(AwaitDurable, seq=transaction.snapshot_seq)))
+        if not self._accepted:
+            awaited.append(self._ask(context.journal, partial(FlushIntake, submission=transaction.submission)))
+        return awaited
+
+    def _wait(self, awaited: list[ReplyFuture], transaction: Transaction, call: Call) -> None:
+        try:
+            for reply in awaited:
+                if reply.driver is None:
+                    reply.get()
+                else:  # Other actors run on this thread meanwhile, and are not inside of this handler.
+                    contextvars.Context().run(reply.get)
+        except Exception:
+            raise self._lost(transaction, call) from None
+
+    async def _until(self, awaited: list[ReplyFuture], transaction: Transaction, call: Call) -> None:
+        try:
+            for reply in awaited:
+                await reply
+        except Exception:
+            raise self._lost(transaction, call) from None
+
+    def _require_open(self, transaction: Transaction, call: Call) -> None:
+        """Raise if the attempt is over, or the run will not end any more."""
+        transaction.check()
+        if self._closed:
+            raise self._lost(transaction, call)
+        self._accepted = True
+
+    def _lost(self, transaction: Transaction, call: Call) -> OutcomeUnknown:
+        self._closed = True
+        transaction.lose()
+        return OutcomeUnknown(
+            f"{call.name}, called by {transaction.trigger_name} (seq {transaction.seq}), has no recorded answer: the journal "
+            "failed, or the system was stopped. Nothing of this run is written; after a restart it is executed again, and "
+            "a call that was in flight is made once more, under the same id"
+        )
+
+    def _ask(self, mailbox: Any, question: Callable[..., Any]) -> ReplyFuture:
+        reply = self._reply()
+        mailbox.tell(question(reply_to=reply))
+        return reply
+
+    def _reply(self) -> ReplyFuture:
+        reply = ReplyFuture()
+        reply.driver = self._context.pool.driver
+        return reply
+
+
+class ReplayedCalls:
+    """The calls of a run that is executed again: answered from its record, none is made.
+
+    Answers are handed out in the order of the record, so that a handler which asks several at a time gets them as it did.
+    """
+
+    def __init__(self, kept: Sequence[RecordedCall]) -> None:
+        self._kept = {call.id: call for call in kept}
+        self._order = {call.id: place for place, call in enumerate(kept)}
+        self._handed_out = 0
+        self._turns: dict[int, asyncio.Future[None]] = {}
+
+    def answer(self, transaction: Transaction, call_id: str, call: Call) -> Any:
+        """The recorded answer. Raises what the function raised, ReplayDiverged if there is none."""
+        kept = self._recorded(transaction, call_id, call)
+        self._next(call_id)
+        return _hand_out(transaction, call, kept, None)
+
+    async def answer_async(self, transaction: Transaction, call_id: str, call: Call) -> Any:
+        """As `answer`, when everything that was handed out before it has been."""
+        kept = self._recorded(transaction, call_id, call)
+        await asyncio.sleep(0)
+        place = self._order[call_id]
+        if place > self._handed_out:
+            turn = self._turns[place] = asyncio.get_running_loop().create_future()
+            try:
+                await asyncio.wait_for(turn, TURN_S)
+            except TimeoutError:
+                self._handed_out = place
+        self._next(call_id)
+        return _hand_out(transaction, call, kept, None)
+
+    def close(self) -> None:
+        """Nothing is in flight."""
+
+    def _recorded(self, transaction: Transaction, call_id: str, call: Call) -> RecordedCall:
+        kept = self._kept.get(call_id)
+        if kept is None:
+            seq, name = transaction.seq, transaction.trigger_name
+            raise ReplayDiverged(
+                f"seq {seq}: {name} called {call.name} in a way that is not recorded ({call_id}): with other arguments, or "
+                "more often",
+                seq,
+                name,
+                expected=", ".join(self._kept) or "no call",
+                found=call_id,
+            )
+        return kept
+
+    def _next(self, call_id: str) -> None:
+        self._handed_out = max(self._handed_out, self._order[call_id] + 1)
+        for place in [place for place in self._turns if place <= self._handed_out]:
+            turn = self._turns.pop(place)
+            if not turn.done():
+                turn.set_result(None)
+
+
+def _called(transaction: Transaction, call_id: str, call: Call, flight: Flight) -> RecordedCall:
+    """Call the function, and return what is to be recorded of it."""
+    token = CALL_ID.set(call_id)
+    transaction.enter_call()
+    try:
+        return answered(call_id, call, call.function(*call.arguments, **call.keywords))
+    except Exception as error:
+        flight.cause = _without_own_frame(error)
+        return failed(call_id, call, error)
+    finally:
+        transaction.leave_call()
+        CALL_ID.reset(token)
+
+
+async def _called_async(call_id: str, call: Call, flight: Flight) -> RecordedCall:
+    """As `_called`, in a task of its own."""
+    CALL_ID.set(call_id)
+    try:
+        answer = call.function(*call.arguments, **call.keywords)
+        return answered(call_id, call, await answer if inspect.isawaitable(answer) else answer)
+    except Exception as error:
+        if flight.maker is not None:
+            flight.cause = _without_own_frame(error)
+        return failed(call_id, call, error)
+
+
+def _hand_out(transaction: Transaction, call: Call, kept: RecordedCall, flight: Flight | None) -> Any:
+    """Give the handler the answer, or raise the exception; its cause, if this attempt is the one that made the call."""
+    transaction.check()
+    transaction.use(kept)
+    if kept.error is None:
+        return value_of_call(kept, call)
+    error = error_of(kept.error)
+    if flight is not None and flight.maker is transaction:
+        error.__cause__ = flight.cause
+        flight.cause = None  # Before it is raised: the frames of the cause lead to the flight.
+    try:
+        raise error
+    finally:
+        del error  # Its traceback leads back to this frame.
+
+
+def _without_own_frame(error: Exception) -> Exception:
+    """Cut the frame of this module off the traceback."""
+    return error if error.__traceback__ is None else error.with_traceback(error.__traceback__.tb_next)
