@@ -133,6 +133,8 @@ class Calls:
                 if flight is None:
                     await self._until(self._not_durable(transaction), transaction, call)
                     flight = self._launch(transaction, call_id, call)
+                    if flight is None:
+                        continue
                 transaction.enter_call()
                 try:
                     await self._until([flight.landed], transaction, call)
@@ -169,26 +171,24 @@ class Calls:
             return None
         try:
             kept = _called(transaction, call_id, call, flight)
-            self._wait(self._record(transaction.call_record(kept)), transaction, call)
+            self._wait(self._record(kept, *transaction.origin), transaction, call)
             self._keep(kept)
         finally:
             self._land(call_id, flight)
         return flight
 
-    def _launch(self, transaction: Transaction, call_id: str, call: Call) -> Flight:
-        """Have a call made and recorded by a task of its own, which outlives the attempt."""
+    def _launch(self, transaction: Transaction, call_id: str, call: Call) -> Flight | None:
+        """Have a call made and recorded by a task of its own, which outlives the attempt; None as `_make`."""
         flight = self._take_off(transaction, call_id, call)
-        if flight is None:
-            return self._flights[call_id]  # On the loop nothing has happened in between.
-        record = transaction.call_record(RecordedCall(id=call_id, function=call.name))
-        flight.task = asyncio.get_running_loop().create_task(self._fly(flight, call, record), name=call_id)
+        if flight is not None:
+            coroutine = self._fly(flight, call_id, call, transaction.origin)
+            flight.task = asyncio.get_running_loop().create_task(coroutine, name=call_id)
         return flight
 
-    async def _fly(self, flight: Flight, call: Call, record: CallRecord) -> None:
-        call_id = record.call.id
+    async def _fly(self, flight: Flight, call_id: str, call: Call, origin: tuple[float, int]) -> None:
         try:
             kept = await _called_async(call_id, call, flight)
-            for reply in self._record(record.model_copy(update={"call": kept})):
+            for reply in self._record(kept, *origin):
                 await reply
             self._keep(kept)
         except Exception:  # The journal has failed, or was stopped.
@@ -210,10 +210,13 @@ class Calls:
                 return None
         return flight
 
-    def _record(self, record: CallRecord) -> list[ReplyFuture]:
+    def _record(self, kept: RecordedCall, now: float, first_snapshot: int) -> list[ReplyFuture]:
         """Have an answer journaled; not that of a run that has ended meanwhile."""
         journal = self._context.journal
-        return [] if journal is None or self._closed else [self._ask(journal, partial(AppendEntry, record=record))]
+        if journal is None or self._closed:
+            return []
+        record = CallRecord(run=self._run_id, now=now, first_snapshot=first_snapshot, call=kept)
+        return [self._ask(journal, partial(AppendEntry, record=record))]
 
     def _keep(self, kept: RecordedCall) -> None:
         if not self._closed:
@@ -235,14 +238,16 @@ class Calls:
 
     def _not_durable(self, transaction: Transaction) -> list[ReplyFuture]:
         """What must become durable before a call may start: the snapshot that it is asked about, and the run itself."""
-        context = self._context
+        context, submission = self._context, transaction.submission
+        if submission is None:  # Let go of, because the run has ended.
+            transaction.check()
         if context.journal is None:
             return []
         awaited = []
         if transaction.snapshot_seq > context.board.durable.seq:
             awaited.append(self._ask(context.parent, partial(AwaitDurable, seq=transaction.snapshot_seq)))
         if not self._accepted:
-            awaited.append(self._ask(context.journal, partial(FlushIntake, submission=transaction.submission)))
+            awaited.append(self._ask(context.journal, partial(FlushIntake, submission=submission)))
         return awaited
 
     def _wait(self, awaited: list[ReplyFuture], transaction: Transaction, call: Call) -> None:
@@ -273,9 +278,9 @@ class Calls:
         self._closed = True
         transaction.lose()
         return OutcomeUnknown(
-            f"{call.name}, called by {transaction.trigger_name} (seq {transaction.seq}), has no recorded answer: the journal "
-            "failed, or the system was stopped. Nothing of this run is written; after a restart it is executed again, and "
-            "a call that was in flight is made once more, under the same id"
+            f"{call.name}, called at seq {transaction.seq}, has no recorded answer: the journal failed, or the system was "
+            "stopped. Nothing of this run is written; after a restart it is executed again, and a call that was in flight "
+            "is made once more, under the same id"
         )
 
     def _ask(self, mailbox: Any, question: Callable[..., Any]) -> ReplyFuture:

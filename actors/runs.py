@@ -20,6 +20,7 @@ import pykka
 
 from seqtor.actors.async_reads import AsyncReads
 from seqtor.actors.base import Actor, Ref
+from seqtor.actors.calls import Calls, ReplayedCalls, Resumed
 from seqtor.actors.clock import Clock
 from seqtor.actors.dispatchers.contract import AttemptDispatcher, Cancellable, LoopDispatcher
 from seqtor.actors.handlers import PLAIN, require_serialisable

@@ -12,9 +12,11 @@ import datetime
 import enum
 import random as random_numbers
 import uuid
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
+from seqtor.actors.answers import identify, is_coroutine_function
+from seqtor.actors.calls import inside_a_call
 from seqtor.actors.publications import Publication
 from seqtor.actors.stores.access import Access, ReadOnlyAccess
 from seqtor.actors.stores.contract import StoreRef
@@ -27,7 +29,9 @@ if TYPE_CHECKING:
     from seqtor.actors.outbox import Outbox
     from seqtor.actors.resources import ResourceRef
     from seqtor.actors.runs import Run
+    from seqtor.actors.submissions import Submission
     from seqtor.messages.commits import Released
+    from seqtor.messages.records import RecordedCall
     from seqtor.messages.triggers import Priority, Trigger
 
 __all__ = ["AttemptAbandoned", "AttemptState", "Transaction", "current_transaction", "current_transaction_or_none",
@@ -36,6 +40,8 @@ __all__ = ["AttemptAbandoned", "AttemptState", "Transaction", "current_transacti
 ViewT = TypeVar("ViewT")
 ValueT = TypeVar("ValueT")
 PayloadT = TypeVar("PayloadT")
+AnswerT = TypeVar("AnswerT")
+ArgumentsP = ParamSpec("ArgumentsP")
 CURRENT: contextvars.ContextVar[Transaction | None] = contextvars.ContextVar("seqtor_transaction", default=None)
 
 
@@ -50,11 +56,27 @@ class AttemptState(enum.Enum):
     ENDED = "ended"
     ABANDONED = "abandoned"
     EXPIRED = "expired"
+    LOST = "lost"  # The runtime has broken down in the middle of a call: there is nobody to take the intent.
 
 
 # What an attempt has "seen" once it is over: its successor exists, so the one check of every operation finds it.
 OVER = Publication(-1, -1, (), {})
 OVER.next = OVER
+# What it has seen while one of its calls is under way: so the same check finds out whether it is the called function
+# that uses it.
+CALLING = Publication(-1, -1, (), {})
+CALLING.next = CALLING
+
+
+class Asked:
+    """The calls that an attempt has asked for: their numbers by what they are known by, and how many are under way."""
+
+    __slots__ = ("numbers", "seen", "under_way")
+
+    def __init__(self) -> None:
+        self.numbers: dict[str, int] = {}
+        self.under_way = 0
+        self.seen = OVER  # What the attempt has seen; while calls are under way it is kept here.
 
 
 class Transaction:
@@ -64,7 +86,7 @@ class Transaction:
     """
 
     __slots__ = (
-        "_accesses", "_generators", "_missed", "_outbox", "_owner", "_seen", "_snapshot", "_views", "_watch", "attempt",
+        "_accesses", "_asked", "_generators", "_missed", "_outbox", "_owner", "_seen", "_snapshot", "_views", "_watch", "attempt",
         "seq", "state",
     )  # fmt: skip
 
@@ -81,6 +103,7 @@ class Transaction:
         self._views: dict[StoreRef[Any], Any] = {}
         self._generators: dict[str, random_numbers.Random] | None = None
         self._outbox: Outbox | None = None
+        self._asked: Asked | None = None
 
     def __getitem__(self, store: StoreRef[ViewT]) -> ViewT:
         """The view of a store: tracked reads from the snapshot, and own writes.
@@ -133,6 +156,116 @@ class Transaction:
                 f"{self._snapshot.seq}; pass the seq that tx.read({store.name}) returned in this attempt"
             )
         return CommitIntent(store.name, seq, value)
+
+    # Calls outside ---------------------------------------------------------------------------------------------------
+
+    def call(
+        self, function: Callable[ArgumentsP, AnswerT], /, *args: ArgumentsP.args, **kwargs: ArgumentsP.kwargs
+    ) -> AnswerT:
+        """Call something outside and record its answer or exception: the one answer for all attempts of this run.
+
+        The call is known by the run, the function's name, the arguments, and how many such calls came before it in this
+        attempt. It starts when what the attempt has read is durable, and its answer is durable before it is returned;
+        another attempt, a restart and a replay get that answer, and the call is not made again. One that was in flight
+        at a crash is made once more, with the same `current_call_id()`. The answer is what its JSON says, as the type
+        that the function is annotated to return, plain JSON without an annotation. The function gets no `tx`. In a
+        handler that is a coroutine function it blocks the event loop; `acall` does not.
+
+        Raises the function's exception, made again from its class and arguments (`RecordedFailure` if that cannot be),
+        TypeError for a function or an argument by which a call cannot be known, for a coroutine function, and for an
+        answer that cannot be serialised; OutcomeUnknown if the journal fails meanwhile.
+        """
+        call = identify(function, args, kwargs)
+        if is_coroutine_function(call.function):
+            raise TypeError(
+                f"{call.name} is a coroutine function, and tx.call calls plain ones: declare the handler with async def and "
+                "await tx.acall(...)"
+            )
+        call_id = self._number(call.place)
+        return self._run.calls.answer(self, call_id, call)  # type: ignore[no-any-return]
+
+    def acall(
+        self,
+        function: Callable[ArgumentsP, Awaitable[AnswerT]],
+        /,
+        *args: ArgumentsP.args,
+        **kwargs: ArgumentsP.kwargs,
+    ) -> Coroutine[Any, Any, AnswerT]:
+        """The same for a coroutine function: `await tx.acall(function, ...)`. Several may be awaited at a time.
+
+        The call is a task of its own: it goes on if the attempt is executed again, and the next attempt joins it. A
+        handler that stops waiting for it (a time-out around the await) cancels it, and it is not recorded; put time-outs
+        into the function. Raises what `call` raises, TypeError for a plain function and in a plain handler.
+        """
+        call = identify(function, args, kwargs)
+        if not is_coroutine_function(call.function):
+            raise TypeError(
+                f"{call.name} is a plain function, and tx.acall calls coroutine functions: use tx.call(...), or, if it "
+                "blocks, call it in a coroutine function of your own with asyncio.to_thread"
+            )
+        run = self._run
+        if not run.submission.handler.is_async:
+            raise TypeError(
+                f"tx.acall({call.name}) has to be awaited, which the plain handler of {self.trigger_name} cannot: declare it "
+                "with async def, or use tx.call with a plain function"
+            )
+        return run.calls.answer_async(self, self._number(call.place), call)
+
+    def _number(self, place: str) -> str:
+        """The id of the next call that is known by `place`."""
+        self.check()
+        if self._asked is None:
+            self._asked = Asked()
+        number = self._asked.numbers[place] = self._asked.numbers.get(place, 0) + 1
+        return f"{self._run.submission.id}:{place}:{number}"
+
+    def use(self, kept: RecordedCall) -> None:
+        """Note that the handler gets this answer: it belongs into the run's record."""
+        self._out.calls.append(kept)
+
+    @property
+    def submission(self) -> Submission[Any]:
+        """The submission of this attempt's run."""
+        return self._run.submission
+
+    @property
+    def origin(self) -> tuple[float, int]:
+        """What a restarted run has to keep: `now` as POSIX seconds, and the seq of the first attempt's snapshot."""
+        return self._run.submission.sequenced_at, self._first_snapshot.seq
+
+    @property
+    def is_live(self) -> bool:
+        """Whether the attempt may still read and write."""
+        return self.state is AttemptState.LIVE
+
+    def enter_call(self) -> None:
+        """Let nothing be read or written by a called function until `leave_call`; what it did would not be repeated."""
+        asked = self._asked
+        if asked is not None:
+            if not asked.under_way:
+                asked.seen = self._seen
+                self._resume(CALLING)
+            asked.under_way += 1
+
+    def leave_call(self) -> None:
+        """The call is not under way any more; harmless when the handler has returned."""
+        asked = self._asked
+        if asked is not None:
+            asked.under_way -= 1
+            if not asked.under_way:
+                self._resume(asked.seen)
+                asked.seen = OVER
+
+    def _resume(self, seen: Publication) -> None:
+        self._seen = seen
+        if self.state is not AttemptState.LIVE:  # Looked at last: another thread may just have ended the attempt.
+            self._seen = OVER
+
+    def lose(self) -> None:
+        """Let nothing more be done, and no intent be sent: the runtime has broken down."""
+        if self.state is AttemptState.LIVE:
+            self.state = AttemptState.LOST
+            self._seen = OVER
 
     # Released with the commit ---------------------------------------------------------------------------------------
 
@@ -295,7 +428,7 @@ class Transaction:
         the attempt was abandoned, or about to return and forget its run. If both send an intent, the second is refused.
         """
         run, accesses = self._owner, self._accesses
-        if run is None or self.state in (AttemptState.ENDED, AttemptState.EXPIRED):
+        if run is None or self.state in (AttemptState.ENDED, AttemptState.EXPIRED, AttemptState.LOST):
             return
         self.state = AttemptState.EXPIRED
         self._seen = OVER
@@ -338,6 +471,7 @@ class Transaction:
         self._views = {}
         self._accesses = {}
         self._outbox = None
+        self._asked = None
         self._owner = None
         if self.state is not AttemptState.EXPIRED:  # Then the watch may be sending the intent just now.
             self._snapshot = OVER
@@ -368,13 +502,27 @@ class Transaction:
 
     def _catch_up(self) -> None:
         """Look at what was published since the last look."""
-        while self._seen.next is not None:
-            if self._seen is OVER:
+        asked = self._asked if self._seen is CALLING else None
+        if asked is not None and inside_a_call():
+            raise SeqtorError(
+                f"the transaction of seq {self.seq} is used inside a function that tx.call or tx.acall calls, which is not "
+                "called again when the handler is: pass what it needs as arguments, and write what it answers in the handler"
+            )
+        seen = self._seen if asked is None else asked.seen
+        while seen.next is not None:
+            if seen is OVER:
                 self._refuse()
-            self._seen = self._seen.next
-            if self.meets(self._seen.writes):
+            seen = seen.next
+            if asked is None:
+                self._seen = seen
+            else:
+                asked.seen = seen
+            if self.meets(seen.writes):
                 self._abandon()
-            self._missed = (*self._missed, self._seen.writes)
+            self._missed = (*self._missed, seen.writes)
+        if self.state is not AttemptState.LIVE:  # Ended by another thread, whose mark was just overwritten.
+            self._seen = OVER
+            self._refuse()
 
     def _abandon(self) -> None:
         self.abandon()
@@ -411,8 +559,13 @@ def current_transaction_or_none() -> Transaction | None:
 
 
 def current_transaction() -> Transaction:
-    """The transaction of the handler that is executing here. Raises LookupError outside of a handler."""
+    """The transaction of the handler that is executing here. Raises LookupError outside of one, and inside of a call."""
     transaction = CURRENT.get()
     if transaction is None:
         raise LookupError("there is no current transaction: current_transaction() works inside a handler")
+    if inside_a_call():
+        raise LookupError(
+            "there is no current transaction inside a function that tx.call or tx.acall calls: pass what it needs as "
+            "arguments"
+        )
     return transaction

@@ -1,18 +1,21 @@
-"""The tiny workload: add one to the value under a key, and which keys.
+"""The tiny workload: add one to the value under a key.
 
-Owns the items and the values, the same for yardstick and runtime, and the serial answers that both are checked against.
+Owns the items and the values, the same for yardstick and runtime; the keys are those of `keys.py`.
 """
 
 from __future__ import annotations
 
-import random
-from collections import Counter
-from typing import TYPE_CHECKING
-
+from benchmarks.keys import (
+    BURST,
+    KEYS,
+    TURNS,
+    WARM_UP,
+    keys_at_random,
+    keys_in_turn,
+    keys_of_one,
+    serial_answers,
+)
 from seqtor import Record, Trigger
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 __all__ = [
     "BURST",
@@ -27,11 +30,6 @@ __all__ = [
     "serial_answers",
 ]
 
-BURST = 50_000
-WARM_UP = 2_000
-TURNS = 3_000
-KEYS = tuple(f"k{i:03}" for i in range(1_000))
-
 
 class Bump(Trigger[int]):
     """Add one to the value under `key`; the result is the new value."""
@@ -43,28 +41,3 @@ class Cell(Record):
     """A value in the store."""
 
     value: int = 0
-
-
-def keys_in_turn() -> list[str]:
-    """1,000 keys, one after another (W1)."""
-    return [KEYS[i % len(KEYS)] for i in range(BURST)]
-
-
-def keys_of_one() -> list[str]:
-    """One hot key (W3)."""
-    return [KEYS[0]] * BURST
-
-
-def keys_at_random() -> list[str]:
-    """Random keys out of 1,000, the same every time (W3r)."""
-    return random.Random(3).choices(KEYS, k=BURST)
-
-
-def serial_answers(before: Iterable[str], keys: Iterable[str]) -> list[int]:
-    """The answers to `keys`, executed one after another, once those `before` have been."""
-    counts = Counter(before)
-    answers: list[int] = []
-    for key in keys:
-        counts[key] += 1
-        answers.append(counts[key])
-    return answers

@@ -53,7 +53,10 @@ class RecordedError(JournalRecord):
 
 
 class RecordedCall(JournalRecord):
-    """The answer of one call outside: its id, and the value or the error that the handler got."""
+    """The answer of one call outside: its id, and the value or the error that the handler got.
+
+    Those of a run are in the order in which the last attempt got them.
+    """
 
     id: str
     function: str
@@ -96,11 +99,16 @@ class AcceptedRecord(JournalRecord):
 
 
 class CallRecord(JournalRecord):
-    """The entry that makes the answer of a call durable before the handler gets it. `now` is the run's `tx.now`."""
+    """The entry that makes the answer of a call durable before the handler gets it.
+
+    A run that has one keeps its inputs across a restart: `now` is its `tx.now`, `first_snapshot` the seq after which its
+    first attempt read (for `tx.peek`).
+    """
 
     format: int = FORMAT
     run: str
     now: float
+    first_snapshot: int = 0
     call: RecordedCall
 
 
@@ -168,13 +176,15 @@ class OpenEffect(JournalRecord):
 class OpenWork(JournalRecord):
     """What a checkpoint remembers beside the stores: accepted triggers, calls and effects that have not ended.
 
-    `now` is the last `sequenced_at`; `shapes` are the forms in which the stores are kept; `closed` are the effects
-    (seq, index) of later commits that have ended already.
+    `now` is the last `sequenced_at`; `shapes` are the forms in which the stores are kept; `unkept` are the stores that
+    make no checkpoint, so that their commits are needed from the first on; `closed` are the effects (seq, index) of later
+    commits that have ended already.
     """
 
     format: int = FORMAT
     now: float
     shapes: dict[str, str]
+    unkept: list[str] = []
     accepted: list[AcceptedRecord] = []
     calls: list[CallRecord] = []
     effects: list[OpenEffect] = []

@@ -14,6 +14,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
+from loguru import logger
+
 from seqtor.actors.base import Actor
 from seqtor.actors.dispatchers.contract import Timers
 from seqtor.actors.invariants import require
@@ -192,9 +194,13 @@ class Journal(Actor):
         self._backend.close()
 
     def on_failure(self, kind: Any, error: Any, traceback: Any) -> None:
-        """Leave nobody waiting: what was to become durable may be on disk or not."""
+        """Leave nobody waiting, what was to become durable may be on disk or not; and let others open the journal."""
         for reply_to in self._answers:
             answer_error(reply_to, OutcomeUnknown(f"the journal failed ({kind.__name__}: {error})"))
+        try:
+            self._backend.close()
+        except Exception as late:
+            logger.bind(actor="journal").warning("{} could not be closed: {}", self._backend.place, late)
 
     # Reading, checkpoints, trimming ----------------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ from loguru import logger
 from seqtor.actors.base import Actor
 from seqtor.actors.futures import Driver, ReplyFuture
 from seqtor.actors.journal.contract import CheckpointInfo, CheckpointPart
-from seqtor.actors.journal.encoding import accepted_text, json_of, model_json
+from seqtor.actors.journal.encoding import accepted_text, json_of, model_json, text
 from seqtor.actors.journal.recovery import OPEN_WORK, store_section
 from seqtor.actors.mailbox import Mailbox
 from seqtor.actors.stores.contract import StoreRef
@@ -53,6 +53,7 @@ class Checkpoints:
         self._now = now
         self._driver = driver
         self.last_seq = last_seq
+        self._warned = False
 
     def take(self, *, again: bool = False) -> CheckpointInfo | None:
         """Make a checkpoint of what is durable now; None if there is one of that seq (and not `again`)."""
@@ -62,13 +63,17 @@ class Checkpoints:
             return None
         number = size = 0
         work: OpenWorkFound = self._ask(self._journal, partial(GetOpenWork, seq=seq))
-        sections = [(OPEN_WORK, self._open_work(work).encode())]
+        sections: list[tuple[str, bytes]] = []
+        unkept = []
         for ref, cell, state in zip(self._stores, self._cells, publication.states, strict=True):
             data = ref.spec.checkpoint_of(state)
             if data is NotImplemented:
                 data = self._ask(cell, partial(MakeCheckpoint, state=state))
-            if data is not None:
+            if data is None:
+                unkept.append(ref.name)
+            else:
                 sections.append((store_section(ref.name), data))
+        sections.insert(0, (OPEN_WORK, self._open_work(work, unkept).encode()))
         for section, data in sections:
             for start in range(0, max(1, len(data)), PART_BYTES):
                 part = CheckpointPart(section, data[start : start + PART_BYTES])
@@ -80,9 +85,33 @@ class Checkpoints:
         self.last_seq = seq
         return info
 
-    def _open_work(self, work: OpenWorkFound) -> str:
+    def compact(self, ended_before: float, forget: Callable[[int], None]) -> CheckpointInfo | None:
+        """Have the journal give up what ended before a moment (POSIX seconds), as far as there is a checkpoint for it.
+
+        The newest checkpoint from before that moment stays, so that every state since can still be brought back.
+        `forget` is told up to which seq idempotency keys go. Returns the checkpoint, None if there is nothing to give up.
+        """
+        found = self._ask(self._journal, partial(ReadJournal, read=partial(compactable, ended_before)))
+        if found is None:
+            return None
+        info, unkept = found
+        if unkept:
+            if not self._warned:
+                self._warned = True
+                logger.warning(
+                    "the journal is not compacted, retain= has no effect: the stores {} make no checkpoint "
+                    "(StoreActor.checkpoint returns None), so their commits are needed from the first on",
+                    ", ".join(unkept),
+                )
+            return None
+        forget(info.seq)
+        self._journal.tell(TrimJournal(info=info))
+        return info  # type: ignore[no-any-return]
+
+    def _open_work(self, work: OpenWorkFound, unkept: Sequence[str]) -> str:
         shapes = json_of({ref.name: ref.spec.shape for ref in self._stores})
         parts = [
+            ("unkept", map(text, unkept)),
             ("accepted", map(accepted_text, work.submissions)),
             ("calls", map(model_json, work.calls)),
             ("effects", map(model_json, work.effects)),
@@ -97,6 +126,22 @@ class Checkpoints:
         reply.driver = self._driver
         mailbox.tell(question(reply_to=reply))
         return reply.get()
+
+
+def compactable(ended_before: float, backend: Backend) -> tuple[CheckpointInfo, list[str]] | None:
+    """The newest checkpoint whose seq had ended before a moment, and the stores that it does not hold.
+
+    None if there is none, or if it is the oldest, behind which nothing is left to give up.
+    """
+    for info in reversed(backend.checkpoints()):
+        row = next(iter(backend.commits(info.seq, info.seq)), None)
+        if row is None or row.seq != info.seq:
+            return None  # Compacted up to here.
+        if from_json(row.body)["ended_at"] < ended_before:
+            parts = takewhile(lambda part: part.section == OPEN_WORK, backend.checkpoint_parts(info.seq))
+            work = open_work({OPEN_WORK: b"".join([part.data for part in parts])}, info.seq, backend.place)
+            return info, work.unkept
+    return None
 
 
 class Checkpointer(Actor):

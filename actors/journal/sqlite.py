@@ -168,17 +168,17 @@ class SqliteBackend:
         return trimmed, last
 
     def _check_marks(self) -> None:
-        marks = self._owner and self._owner.marks
-        if not marks or marks.journal_id != self._journal_id:
+        owner = self._owner
+        if owner is None or owner.marks is None or owner.marks.journal_id != self._journal_id:
             return
         for table, found, expected in (
-            ("commits", self._commits_through, marks.commits_through),
-            ("entries", self._entries_through, marks.entries_through),
+            ("commits", self._commits_through, owner.marks.commits_through),
+            ("entries", self._entries_through, owner.marks.entries_through),
         ):
-            if found < expected and self._owner is not None:
+            if found < expected:
                 self._corrupted(
-                    f"its {table} end at {found}, but {expected} were durable when '{self._owner.path}' was written: the "
-                    f"end of '{wal_path(self._path)}' is damaged or was lost. To go on from {found} on purpose (after "
+                    f"its {table} end at {found}, but {expected} were durable when '{owner.path}' was written: the end "
+                    f"of '{wal_path(self._path)}' is damaged or was lost. To go on from {found} on purpose (after "
                     "restoring a backup, for example), delete the owner file",
                     found + 1,
                 )
@@ -190,6 +190,9 @@ class SqliteBackend:
         connection.pragma("synchronous", "FULL")
         connection.pragma("fullfsync", 1)  # Elsewhere than on a Mac fsync means what it says.
         connection.pragma("cache_spill", 0)
+        connection.pragma(
+            "journal_size_limit", 4 * WAL_PAGES * 4096
+        )  # A log that one large group has made shrinks again.
         connection.wal_autocheckpoint(0)
         connection.set_wal_hook(self._on_commit)
         connection.execute("BEGIN IMMEDIATE")

@@ -15,7 +15,8 @@ from seqtor.messages.errors import JournalCorrupted, JournalLocked
 __all__ = ["WHAT_TO_DO", "corrupted", "meaning"]
 
 WHAT_TO_DO = (
-    "see what is intact with `seqtor journal verify`, save it with `seqtor journal export`, or restore a backup"
+    "see what is intact with `seqtor journal verify`, save it with `seqtor journal export`, or restore a backup (and remove "
+    "the files of the same name with '-wal' and '-owner')"
 )
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 import struct
 import uuid
 from pathlib import Path
@@ -95,6 +96,9 @@ def write_wal_again(path: Path) -> None:
         fd = os.open(wal_path(path), os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
         return
+    except PermissionError as error:
+        advice = f"give this user write access to '{path}*' and the folder"
+        raise PermissionError(errno.EACCES, f"the log '{wal_path(path)}' cannot be written: {advice}") from error
     try:
         offset = 0
         while piece := os.pread(fd, 1 << 20, offset):
@@ -107,14 +111,17 @@ def write_wal_again(path: Path) -> None:
 def is_journal(path: Path, marks: Marks | None) -> bool:
     """Tell whether there is a journal, or nothing yet. Raises JournalCorrupted for anything else."""
     try:
+        status = path.stat()
+        if stat.S_ISDIR(status.st_mode):
+            raise IsADirectoryError(errno.EISDIR, f"journal '{path}' is a folder: give the path of a file in it")
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, f"journal '{path}' is a device, a pipe or a socket: give the path of a file")
         with path.open("rb", buffering=0) as file:
             size = os.fstat(file.fileno()).st_size
             header = file.read(HEADER_BYTES)
     except FileNotFoundError:
         size, header = 0, b""
-    except IsADirectoryError as error:
-        raise IsADirectoryError(errno.EISDIR, f"journal '{path}' is a folder: give the path of a file in it") from error
-    except OSError as error:
+    except PermissionError as error:
         raise OSError(error.errno, f"journal '{path}' cannot be read ({error.strerror})") from error
     if size == 0:
         _require_nothing_left(path, marks)

@@ -91,6 +91,8 @@ class Owner:
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
             return None
+        except OSError as error:
+            raise _no_access(error, journal) from error
         try:
             _lock(fd, journal, fcntl.LOCK_SH)
             return cls(path, fd, created=False, writes=False)
@@ -198,8 +200,8 @@ def _no_access(error: OSError, journal: Path) -> OSError:
         advice = f"the folder '{folder}' does not exist: create it first"
     elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         advice = (
-            f"'{owner_path(journal)}' cannot be written ({error.strerror}): give this user write access to the folder "
-            f"'{folder}' and the files '{journal.name}*' in it"
+            f"'{owner_path(journal)}' cannot be opened ({error.strerror}): give this user access to it, to write a journal "
+            f"give this user write access to the folder '{folder}' and the files '{journal.name}*' in it"
         )
     else:
         return error

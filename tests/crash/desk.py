@@ -7,7 +7,6 @@ dict. Both say what each trigger answers; they must agree for every record.
 from __future__ import annotations
 
 import random
-from pathlib import Path
 from typing import Any
 
 from seqtor import Collection, Record, Rejected, Supervisor, Transaction, Trigger
@@ -45,9 +44,9 @@ class Sweep(Trigger[int]):
     target: str
 
 
-def make_system(path: Path | str, **settings: Any) -> Supervisor:
+def make_system(journal: Any, **options: Any) -> Supervisor:
     """The system under test."""
-    system = Supervisor(path, settings=settings)
+    system = Supervisor(journal, **options)
     initial = {name(i): Account(balance=START) for i in range(ACCOUNTS)}
     accounts = system.store("accounts", Collection(Account, initial=initial))
     counts = system.store("counts", Collection(Account))

@@ -220,6 +220,17 @@ def test_a_second_opener_learns_at_once_whose_the_journal_is(url: str) -> None:
         assert owner.ask("append 1") == "done None"
 
 
+def test_the_journal_is_free_as_soon_as_it_is_closed(
+    backend: PostgresBackend, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connection = connection_of(backend)
+    with monkeypatch.context() as patch:
+        patch.setattr(connection, "close", lambda: None)  # A server that has not yet noticed that it was closed.
+        backend.close()
+        assert reopened(url)[0].epoch == 2
+    connection.close()
+
+
 def test_an_owner_that_was_killed_leaves_the_journal_free_and_whole(url: str) -> None:
     with owner_of(url) as owner:
         assert owner.ask("open") == "done 1"
@@ -393,11 +404,22 @@ def test_a_journal_that_is_not_whole_is_refused(backend: PostgresBackend, url: s
         assert f"journal {again.place}: " in str(raised.value)
 
 
+@pytest.mark.parametrize("table", ["commits", "entries"])
+def test_a_journal_whose_oldest_rows_are_missing_is_refused_whatever_its_checkpoint_stands_for(
+    backend: PostgresBackend, url: str, table: str
+) -> None:
+    checkpoint(backend, 3, [CheckpointPart("open", b"{}")], entries_through=2)
+    backend.close()
+    execute(url, f"DELETE FROM {table} WHERE {'seq' if table == 'commits' else 'pos'} = 1")
+    with pytest.raises(JournalCorrupted, match=f"{table} 1 to . were written; found are 2 to"):
+        PostgresBackend(url).open()
+
+
 CHANGES = {
     "a commit before the checkpoint is missing": "DELETE FROM commits WHERE seq = 2",
     "an entry before the checkpoint is missing": "DELETE FROM entries WHERE pos = 2",
     "an entry has another body": "UPDATE entries SET body = body || ' ' WHERE pos = 2",
-    "an entry has another kind": "UPDATE entries SET kind = 'effect' WHERE pos = 2",
+    "an entry has another kind": "UPDATE entries SET kind = 'rejected' WHERE pos = 2",
     "two entries have changed places": "UPDATE entries AS e SET body = o.body, kind = o.kind, ref = o.ref,"
     " digest = o.digest FROM entries AS o WHERE (e.pos, o.pos) IN ((1, 2), (2, 1))",
     "a commit is no text": r"UPDATE commits SET body = '\xff' WHERE seq = 1",

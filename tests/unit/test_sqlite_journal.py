@@ -686,6 +686,16 @@ def test_a_folder_is_no_journal(tmp_path: Path) -> None:
         SqliteBackend(tmp_path / "folder").open()
 
 
+def test_a_device_a_pipe_and_a_socket_are_no_journal(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "device").symlink_to("/dev/null")
+    for name in ("pipe", "device"):
+        for write in (True, False):
+            with pytest.raises(OSError, match="give the path of a file"):
+                SqliteBackend(tmp_path / name).open(write=write)
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["device", "pipe"]
+
+
 def test_a_full_disk_is_told_and_loses_nothing(path: Path) -> None:
     backend = SqliteBackend(path)
     backend.open()

@@ -1,0 +1,1 @@
+"""The same durable work on other libraries: `make bench-peers`."""
