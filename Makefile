@@ -7,6 +7,7 @@ FIGURES ?=
 
 BIN := .venv/bin
 INSTALLED := .venv/.installed
+PEERS := .venv-peers/.installed
 LINKED := build/.linked
 
 # Nothing but the package registry: pyright comes bundled in its wheel and node in another one. These keep it from
@@ -18,10 +19,10 @@ unexport PYRIGHT_PYTHON_FORCE_VERSION PYRIGHT_PYTHON_PYLANCE_VERSION PYRIGHT_PYT
 
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types bench clean
+.PHONY: help setup demo test lint types bench bench-peers clean
 
 help: ## show this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-6s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
 
 setup: $(LINKED) ## create .venv, install everything, link the package files; repeats itself when they change
 
@@ -42,8 +43,11 @@ types: $(LINKED) ## mypy --strict and pyright
 bench: $(LINKED) ## measure, one JSON object a line; FIGURES="W1 W3" selects
 	@$(BIN)/python -m benchmarks $(FIGURES)
 
+bench-peers: $(LINKED) $(PEERS) ## measure the same durable work on DBOS, ZODB and eventsourcing beside seqtor
+	@$(BIN)/python -m benchmarks.peers
+
 clean: ## remove .venv and everything that was built
-	rm -rf .venv build dist seqtor.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-peers build dist seqtor.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # The type checkers see build/source/seqtor (pyproject.toml says why); print the paths that people edit.
@@ -62,6 +66,13 @@ $(INSTALLED): pyproject.toml
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv >&2
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
 		--config-settings editable_mode=strict --editable '.[cli,dev,examples,postgres]' >&2
+	@touch $@
+
+# The other libraries of `make bench-peers`: in an environment of their own, so that none of them comes into ours.
+$(PEERS): benchmarks/peers.txt
+	@echo 'installing into .venv-peers' >&2
+	@.venv-peers/bin/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv-peers >&2
+	@.venv-peers/bin/python -m pip install --quiet --disable-pip-version-check --requirement benchmarks/peers.txt >&2
 	@touch $@
 
 # A strict editable install is a tree of links, one per file, so it is laid again when the set of files changes. The

@@ -87,12 +87,9 @@ def _name(function: Any) -> str:
 
 
 def _arguments_text(name: str, function: Any, arguments: tuple[Any, ...], keywords: Mapping[str, Any]) -> str:
-    parts = []
-    for index, value in enumerate(arguments):
-        parts.append(_argument_text(name, function, index, value))
-    for keyword in sorted(keywords):
-        parts.append(f"{text(keyword)}:{_argument_text(name, function, keyword, keywords[keyword])}")
-    return ",".join(parts)
+    by_place = [_argument_text(name, function, index, value) for index, value in enumerate(arguments)]
+    by_name = [f"{text(each)}:{_argument_text(name, function, each, keywords[each])}" for each in sorted(keywords)]
+    return ",".join([*by_place, *by_name])
 
 
 def _argument_text(name: str, function: Any, place: int | str, value: Any) -> str:

@@ -2,7 +2,7 @@
 
 Owns the calls of one run: answers that are recorded, and calls that are in flight. Promises:
 
-* a call is made only when the snapshot of its attempt and the run's own acceptance are durable, and its answer (or
+* a call is made only when the snapshot of its attempt, and the run with its inputs, are durable, and its answer (or
   exception) is durable before the handler gets it; in memory both are so at once;
 * a call that is recorded is not made again, one in flight is joined: whoever asks gets the one answer, each a copy of its
   own; after a crash only what was in flight is made once more, under the same id;
@@ -20,7 +20,7 @@ import asyncio
 import contextvars
 import inspect
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -29,7 +29,7 @@ from seqtor.actors.futures import ReplyFuture
 from seqtor.actors.journal.decoding import error_of
 from seqtor.actors.mailbox import answer
 from seqtor.messages.errors import OutcomeUnknown, ReplayDiverged
-from seqtor.messages.journal import AppendEntry, AwaitDurable, FlushIntake
+from seqtor.messages.journal import AppendEntry, AwaitDurable
 from seqtor.messages.records import CallRecord, RecordedCall
 
 if TYPE_CHECKING:
@@ -93,17 +93,21 @@ class Flight:
 class Calls:
     """The calls of one run, shared by its attempts. Thread-safe: an attempt that is over may still be in a call."""
 
-    __slots__ = ("_accepted", "_closed", "_context", "_flights", "_kept", "_lock", "_run_id")
+    __slots__ = ("_closed", "_context", "_flights", "_kept", "_lock", "_run_id", "_started")
 
-    def __init__(self, context: RunContext, run_id: str, kept: Iterable[RecordedCall] = ()) -> None:
+    def __init__(self, context: RunContext, run_id: str, resumed: Resumed | None = None) -> None:
         self._context = context
         self._run_id = run_id
         self._kept: dict[str, RecordedCall] = {}
-        for call in kept:
+        for call in () if resumed is None else resumed.calls:
             self._kept.setdefault(call.id, call)  # Of two entries the first counts.
         self._flights: dict[str, Flight] = {}
         self._lock = threading.Lock()
-        self._accepted = False  # Whether the run's own acceptance is known to be durable.
+        # That the run and its inputs are durable, so that after a crash it asks the same, under the same ids.
+        self._started: ReplyFuture | None = None
+        if resumed is not None:
+            self._started = self._reply()
+            self._started.set(None)
         self._closed = False
 
     def answer(self, transaction: Transaction, call_id: str, call: Call) -> Any:
@@ -159,7 +163,7 @@ class Calls:
             flights = list(self._flights.values())
         for flight in flights:
             if flight.task is not None:
-                self._context.loop.call(flight.task.cancel)
+                self._context.loop.call(partial(_cancel, flight.task))
             answer(flight.landed, None)
 
     # Making a call -----------------------------------------------------------------------------------------------------
@@ -237,17 +241,18 @@ class Calls:
     # Waiting -----------------------------------------------------------------------------------------------------------
 
     def _not_durable(self, transaction: Transaction) -> list[ReplyFuture]:
-        """What must become durable before a call may start: the snapshot that it is asked about, and the run itself."""
-        context, submission = self._context, transaction.submission
-        if submission is None:  # Let go of, because the run has ended.
-            transaction.check()
+        """What must become durable before a call may start: the snapshot that it is asked about, the run and its inputs."""
+        context = self._context
         if context.journal is None:
             return []
         awaited = []
         if transaction.snapshot_seq > context.board.durable.seq:
             awaited.append(self._ask(context.parent, partial(AwaitDurable, seq=transaction.snapshot_seq)))
-        if not self._accepted:
-            awaited.append(self._ask(context.journal, partial(FlushIntake, submission=submission)))
+        if self._started is None:
+            now, first_snapshot = transaction.origin
+            record = CallRecord(run=self._run_id, now=now, first_snapshot=first_snapshot)
+            self._started = self._ask(context.journal, partial(AppendEntry, record=record))
+        awaited.append(self._started)
         return awaited
 
     def _wait(self, awaited: list[ReplyFuture], transaction: Transaction, call: Call) -> None:
@@ -272,7 +277,6 @@ class Calls:
         transaction.check()
         if self._closed:
             raise self._lost(transaction, call)
-        self._accepted = True
 
     def _lost(self, transaction: Transaction, call: Call) -> OutcomeUnknown:
         self._closed = True
@@ -349,6 +353,10 @@ class ReplayedCalls:
             turn = self._turns.pop(place)
             if not turn.done():
                 turn.set_result(None)
+
+
+def _cancel(task: asyncio.Task[None]) -> None:
+    task.cancel()
 
 
 def _called(transaction: Transaction, call_id: str, call: Call, flight: Flight) -> RecordedCall:

@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 from loguru import logger
 
 from seqtor.actors.base import Actor
+from seqtor.actors.calls import Resumed
 from seqtor.actors.invariants import InvariantBroken, require
 from seqtor.actors.mailbox import Mailbox, answer_error
 from seqtor.actors.runs import AsyncRun, Run, RunContext, SyncRun
@@ -72,6 +73,7 @@ class Coordinator(Actor):
         self._count = itertools.count()
         self._gone: Callable[[], BaseException] | None = None  # Why nothing becomes durable any more.
         self._released = False
+        self.resumed: dict[str, Resumed] = {}  # By run id, what runs go on with that had made calls before a restart.
         self._state_counts: Counter[State] = Counter()
         self._executions = 0
         self._wasted = 0
@@ -94,9 +96,10 @@ class Coordinator(Actor):
                 require(False, "every seq is given once", seq=seq)
             known[seq] = submission
             submission.sequenced_at = message.sequenced_at
+            submission.run = run = self._make(submission)
             if submission.origin is not None and submission.origin.now is not None:
                 submission.sequenced_at = submission.origin.now
-            submission.run = run = self._make(submission)
+                run.resume(self.resumed.pop(submission.id))
             (begin_on_loop if submission.handler.is_async else begin_on_pool).append(run.prepare())
         if begin_on_pool:
             self._context.pool.ready_all(begin_on_pool)
@@ -122,6 +125,8 @@ class Coordinator(Actor):
                 continue
             submission.run = None
             run.actor_inbox.close("has ended")
+            if run._calls is not None:
+                run.close_calls()
             submission.ended_at = message.ended_at
             submission.attempts = ended.attempts
             submission.handler_s = ended.handler_s
@@ -148,10 +153,13 @@ class Coordinator(Actor):
                     self._release(ended)
             else:
                 undurable.append(ended)
-        if self._awaited:
-            self._answer_awaited()
         self._state_counts[State.COMMITTED] += committed
         self._executions += executions
+        if undurable and undurable[0].seq <= self._durable_through:
+            self._answer_durable(to_wake)  # The journal was told first, and was faster.
+            self._drain_when_answered()
+        if self._awaited:
+            self._answer_awaited()
         while len(known) > self._records_max and self._oldest <= self._ended_through:
             known.pop(self._oldest, None)
             self._causes.pop(self._oldest, None)
@@ -159,19 +167,22 @@ class Coordinator(Actor):
 
     def on_runs_durable(self, message: RunsDurable) -> None:
         """Answer and release what is on disk now."""
-        undurable, through = self._undurable, message.through
         to_wake: list[Callable[[], None]] = []
-        self._durable_through = max(self._durable_through, through)
-        self._context.board.become_durable(through)
-        while undurable and undurable[0].seq <= through:
-            ended = undurable.popleft()
-            ended.submission.answer(to_wake)
-            if ended.released is not None:
-                self._release(ended)
+        self._durable_through = max(self._durable_through, message.through)
+        self._context.board.become_durable(message.through)
+        self._answer_durable(to_wake)
         for wake in to_wake:
             wake()
         self._answer_awaited()
         self._drain_when_answered()
+
+    def _answer_durable(self, to_wake: list[Callable[[], None]]) -> None:
+        undurable = self._undurable
+        while undurable and undurable[0].seq <= self._durable_through:
+            ended = undurable.popleft()
+            ended.submission.answer(to_wake)
+            if ended.released is not None:
+                self._release(ended)
 
     def on_await_durable(self, message: AwaitDurable) -> None:
         if self._gone is not None and message.seq > self._durable_through:
@@ -198,6 +209,7 @@ class Coordinator(Actor):
 
     def on_effects_ended(self, message: EffectsEnded) -> None:
         self.open_effects.pop(message.seq, None)
+        self._released = self._released or message.submitted
 
     def on_replace_run(self, message: ReplaceRun) -> None:
         submission = self._known[message.seq]
@@ -206,7 +218,7 @@ class Coordinator(Actor):
             return  # It has ended meanwhile.
         stuck.actor_inbox.close("was replaced")
         submission.run = run = self._make(submission)
-        run.first_snapshot = stuck.first_snapshot
+        run.replace(stuck)
         (self._context.loop if submission.handler.is_async else self._context.pool).ready(run.prepare(message.attempt))
 
     def on_actor_crashed(self, message: ActorCrashed) -> None:
@@ -248,6 +260,7 @@ class Coordinator(Actor):
         for seq, submission in self._known.items():
             if submission.run is not None:
                 submission.attempts = max(1, submission.run.attempt)
+                submission.run.close_calls()
                 submission.run = None
                 submission.ended_at = now
                 submission.handler_s = 0.0

@@ -45,8 +45,8 @@ ValueT = TypeVar("ValueT")
 class RunContext:
     """What all runs of one system share."""
 
-    __slots__ = ("async_reads", "board", "clock", "committer", "loop", "make_outbox", "parent", "pool", "resources",
-                 "stores")  # fmt: skip
+    __slots__ = ("async_reads", "board", "clock", "committer", "journal", "loop", "make_outbox", "parent", "pool",
+                 "resources", "stores")  # fmt: skip
 
     def __init__(
         self,
@@ -67,6 +67,7 @@ class RunContext:
         self.clock = clock
         self.committer = committer
         self.parent: Mailbox | None = None
+        self.journal: Mailbox | None = None  # None in memory, where everything is durable at once.
         self.pool = pool
         self.loop = loop
         self.stores = stores
@@ -80,6 +81,8 @@ class Run(Actor):
     batch_max = 1
     actor_inbox: Mailbox  # type: ignore[assignment]
     first_snapshot: Publication | None = None
+    _resumed: Resumed | None = None
+    _calls: Calls | ReplayedCalls | None = None
     _stopped_event: threading.Event | None = None
 
     def __init__(self, context: RunContext, dispatcher: AttemptDispatcher, submission: Submission[Any]) -> None:
@@ -141,6 +144,29 @@ class Run(Actor):
         place: Any = self._dispatcher
         return self.context.resources.get(ref, place, is_async=self.submission.handler.is_async)
 
+    @property
+    def calls(self) -> Calls | ReplayedCalls:
+        """The recorded calls of this run, made when they are first asked for."""
+        found = self._calls
+        if found is None:  # Atomic: a hanging attempt and the coordinator, which replaces its run, may both come here.
+            found = vars(self).setdefault("_calls", Calls(self.context, self.submission.id, self._resumed))
+        return found
+
+    def resume(self, resumed: Resumed) -> None:
+        """Go on where the run was before a restart, with its calls and its first snapshot; before the first attempt."""
+        self._resumed = resumed
+
+    def replace(self, stuck: Run) -> None:
+        """Take over from a run actor that hangs or has crashed: what its first attempt saw, and the calls."""
+        self.first_snapshot = stuck.first_snapshot
+        self._resumed = stuck._resumed
+        self._calls = stuck.calls
+
+    def close_calls(self) -> None:
+        """The run has ended: let nobody wait for a call any more."""
+        if self._calls is not None:
+            self._calls.close()
+
     def release(self) -> None:
         """Let go of the submission and the snapshot; the coordinator calls this when the run has ended with an error.
 
@@ -149,6 +175,7 @@ class Run(Actor):
         """
         self.submission = cast("Any", None)
         self.first_snapshot = None
+        self._resumed = None
 
     def cancel(self) -> None:
         """Cancel the coroutine of an attempt that is over, if there is one."""
@@ -161,7 +188,8 @@ class Run(Actor):
         board = self.context.board
         transaction = Transaction(self, attempt, board.newest)
         if self.first_snapshot is None:
-            self.first_snapshot = transaction._snapshot
+            resumed = self._resumed
+            self.first_snapshot = (resumed and resumed.first_snapshot) or transaction._snapshot
             board.executing[self.seq] = transaction
         return transaction
 
@@ -175,7 +203,7 @@ class Run(Actor):
             if outcome is State.RUNNING:  # It was not abandoned itself: executed again, it would do the same for ever.
                 outcome, error = State.FAILED, SeqtorError("the handler used the transaction of another attempt")
             self._send(transaction, transaction.seal(), outcome, result, error, handler_s)
-        elif transaction.state is not AttemptState.EXPIRED:  # An expired attempt's intent has been sent.
+        elif transaction.state is AttemptState.ABANDONED:  # An expired attempt's intent was sent, a lost one has none.
             self._send(transaction, transaction.seal(), State.RUNNING, None, None, handler_s)
         transaction.forget()
 

@@ -226,6 +226,11 @@ class Submission(Generic[ResultT_co]):
                 self._intake.waited_for.discard(self)
             to_wake.extend(waiters or ())
 
+    @property
+    def recorded_result(self) -> Any:
+        """The result of a run that has committed, also before it is answered; else None."""
+        return self._outcome if self.ended_as is State.COMMITTED else None
+
     def _wait(self, timeout_s: float | None) -> bool:
         """Block the calling thread until the end; False if the time-out came first."""
         baton = batons.take()

@@ -86,8 +86,8 @@ class Transaction:
     """
 
     __slots__ = (
-        "_accesses", "_asked", "_generators", "_missed", "_outbox", "_owner", "_seen", "_snapshot", "_views", "_watch", "attempt",
-        "seq", "state",
+        "_accesses", "_asked", "_generators", "_missed", "_outbox", "_owner", "_seen", "_snapshot", "_views", "_watch",
+        "attempt", "seq", "state",
     )  # fmt: skip
 
     def __init__(self, run: Run, attempt: int, snapshot: Publication) -> None:
@@ -206,8 +206,8 @@ class Transaction:
         run = self._run
         if not run.submission.handler.is_async:
             raise TypeError(
-                f"tx.acall({call.name}) has to be awaited, which the plain handler of {self.trigger_name} cannot: declare it "
-                "with async def, or use tx.call with a plain function"
+                f"tx.acall({call.name}) has to be awaited, which the plain handler of {self.trigger_name} cannot: declare "
+                "it with async def, or use tx.call with a plain function"
             )
         return run.calls.answer_async(self, self._number(call.place), call)
 

@@ -1,4 +1,4 @@
-"""W2 and W4d: the same read-modify-write, durable on SQLite (synchronous=FULL), in a burst and one by one.
+"""W2, W2pg and W4d: the same read-modify-write, durable, in a burst (SQLite, PostgreSQL) and one by one (SQLite).
 
 Owns the bare `apsw` loop that W4d is held against: the same bytes, one row and one commit at a time.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -19,13 +19,14 @@ from benchmarks.outcome import Outcome
 from benchmarks.tiny import record_system, require_serial, skeleton_bursts
 from benchmarks.workload import BURST, TURNS, WARM_UP, Bump, keys_in_turn
 
-__all__ = ["w2", "w4d"]
+__all__ = ["scratch_folder", "w2", "w2_pg", "w4d"]
 
 BODY_BYTES = 480  # The mean length of a record of `Bump`; `w4d` checks it.
 
 
 @contextmanager
-def _folder() -> Iterator[Path]:
+def scratch_folder() -> Iterator[Path]:
+    """A folder on the disk of the working directory: elsewhere may be memory."""
     with tempfile.TemporaryDirectory(prefix="seqtor-bench-", dir=Path.cwd()) as folder:
         yield Path(folder)
 
@@ -33,32 +34,52 @@ def _folder() -> Iterator[Path]:
 def w2() -> Outcome:
     """W1 with a journal on disk; `share_of_w1` is the part of the in-memory figure that it reaches."""
     keys = keys_in_turn()
-    triggers = [Bump(key=key) for key in keys]
     in_memory: list[float] = []
-
-    def bursts_of(journal: Path | None) -> float:
-        with record_system(journal) as system:
-            burst(system.submit_many, triggers[:WARM_UP])
-            elapsed_s, answers = burst(system.submit_many, triggers)
-        require_serial(answers, keys, "W2")
-        return BURST / elapsed_s
-
-    with _folder() as folder:
+    with scratch_folder() as folder:
         names = (folder / f"{number}.db" for number in itertools.count())
 
         def measure() -> float:
-            in_memory.append(bursts_of(None))
-            return bursts_of(next(names))
+            in_memory.append(_burst_on(None, keys, "W2, in memory"))
+            return _burst_on(next(names), keys, "W2")
 
         yardsticks, values = interleave("W2", skeleton_bursts(), measure)
     return Outcome.of_rounds(yardsticks, values, share_of_w1=median(values) / median(in_memory), w1=median(in_memory))
+
+
+def w2_pg() -> Outcome:
+    """W1 with a journal in PostgreSQL; `share_of_sqlite` is the part of the figure on SQLite that it reaches."""
+    from benchmarks.postgres import journal_url
+
+    keys = keys_in_turn()
+    on_sqlite: list[float] = []
+    with scratch_folder() as folder:
+        names = (folder / f"{number}.db" for number in itertools.count())
+
+        def measure() -> float:
+            on_sqlite.append(_burst_on(next(names), keys, "W2pg, on SQLite"))
+            with journal_url() as url:
+                return _burst_on(url, keys, "W2pg")
+
+        yardsticks, values = interleave("W2pg", skeleton_bursts(), measure)
+    return Outcome.of_rounds(
+        yardsticks, values, share_of_sqlite=median(values) / median(on_sqlite), sqlite=median(on_sqlite)
+    )
+
+
+def _burst_on(journal: Path | str | None, keys: Sequence[str], title: str) -> float:
+    triggers = [Bump(key=key) for key in keys]
+    with record_system(journal) as system:
+        burst(system.submit_many, triggers[:WARM_UP])
+        elapsed_s, answers = burst(system.submit_many, triggers)
+    require_serial(answers, keys, title)
+    return BURST / elapsed_s
 
 
 def w4d() -> Outcome:
     """Submit, wait until it is durable, repeat; against a bare insert-and-commit of as many bytes."""
     keys = keys_in_turn()
     triggers = [Bump(key=key) for key in keys[:TURNS]]
-    with _folder() as folder:
+    with scratch_folder() as folder:
         numbers = itertools.count()
 
         def yardstick() -> float:

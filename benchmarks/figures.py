@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks import durable, sleepers, snapshots, tiny, urgency
+from benchmarks import durable, opening, sleepers, snapshots, tiny, urgency
 from benchmarks.outcome import Figure, at_least, at_most
 from benchmarks.placement import is_pinned
 
@@ -14,11 +14,14 @@ FIGURES: dict[str, Figure] = {
     "W1": Figure(tiny.w1, "triggers/s", (at_least(0.55),)),
     "W1int": Figure(tiny.w1_int, "triggers/s", (at_least(0.75),)),
     "W2": Figure(durable.w2, "triggers/s", (at_least(0.4), at_least(0.5, "share_of_w1"))),
+    "W2pg": Figure(durable.w2_pg, "triggers/s", (at_least(0.4, "share_of_sqlite"),)),
     "W3": Figure(tiny.w3, "triggers/s", (at_least(0.38), EXECUTIONS)),
     "W3r": Figure(tiny.w3_random, "triggers/s", (at_least(0.38), EXECUTIONS)),
     "W4": Figure(tiny.w4, "µs p50", (at_most(2.0),)),
     "W4d": Figure(durable.w4d, "µs p50", (at_most(2.5 if is_pinned() else 4.0),)),
     "W7": Figure(snapshots.w7, "µs", (at_most(1.3),)),
+    "OPEN1M": Figure(opening.open_1m, "s", (at_most(3.0, "value"),)),
+    "OPEN200k": Figure(opening.open_200k, "s", (at_most(10.0, "value"),)),
     "A10k": Figure(sleepers.a10k, "s", (at_most(4.0, "value"),)),
     "A10kMB": Figure(sleepers.a10k_mb, "MB", (at_most(300.0, "value"),)),
     "PRIO": Figure(urgency.prio, "ms p99", (at_most(1.0),)),

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
+    from seqtor.actors.journal.contract import Backend
+
 __all__ = ["record_system", "require_serial", "skeleton_bursts", "w1", "w1_int", "w3", "w3_random", "w4"]
 
 
@@ -70,7 +72,7 @@ class CountersView:
         self._access.write(key, value)
 
 
-def record_system(journal: Path | None = None) -> Supervisor:
+def record_system(journal: Path | str | Backend | None = None) -> Supervisor:
     """Counters as immutable records in a collection."""
     system = Supervisor(journal)
     cells = system.store("cells", Collection(Cell, initial={key: Cell() for key in KEYS}))

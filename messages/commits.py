@@ -94,7 +94,7 @@ class CommitJudged:
 class EndedRun(NamedTuple):
     """How one run ended: what the terminal record of its seq says.
 
-    `writes` are the resulting writes by store index, `accesses` what the last attempt read.
+    `writes` are the resulting writes by store index, `accesses` what the last attempt read (None: not kept).
     """
 
     submission: Any
@@ -107,6 +107,6 @@ class EndedRun(NamedTuple):
     handler_s: float
     snapshot_seq: int
     first_snapshot_seq: int
-    accesses: tuple[StoreAccess, ...]
+    accesses: tuple[StoreAccess, ...] | None
     writes: tuple[tuple[int, tuple[Write, ...]], ...]
     released: Released | None

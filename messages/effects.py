@@ -115,9 +115,14 @@ class ExecuteEffect:
 
 @message
 class EffectsEnded:
-    """From: effects. To: coordinator. Answer: none; every effect of the commit at `seq` has ended. Twice: harmless."""
+    """From: effects. To: coordinator. Answer: none; every effect of the commit at `seq` has ended.
+
+    `submitted`: what effects returned may be on its way to the sequencer, so that the system is not at rest. Twice:
+    harmless.
+    """
 
     seq: int
+    submitted: bool
 
 
 class DeadLetterRecord(NamedTuple):

@@ -49,9 +49,9 @@ class FlushIntake:
 
 @message
 class AppendEntry:
-    """From: run (a call's answer), effects (an outcome). To: journal. Answer: None, when it is durable.
+    """From: run (its first call starts, a call's answer), effects (an outcome). To: journal.
 
-    `record` is a `CallRecord` or an `EffectRecord`; `submission` is what the effect returned to be submitted.
+    Answer: None, when it is durable, and with the start of a call the acceptance of its run, too. `record` is a `CallRecord` or an `EffectRecord`; `submission` is what the effect returned to be submitted.
     Twice: two entries of which the reader takes the first.
     """
 

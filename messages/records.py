@@ -99,17 +99,17 @@ class AcceptedRecord(JournalRecord):
 
 
 class CallRecord(JournalRecord):
-    """The entry that makes the answer of a call durable before the handler gets it.
+    """The entry that makes the answer of a call durable before the handler gets it; without `call` the first one starts.
 
-    A run that has one keeps its inputs across a restart: `now` is its `tx.now`, `first_snapshot` the seq after which its
-    first attempt read (for `tx.peek`).
+    A run that has one keeps its inputs across a restart, so that it asks the same again: `now` is its `tx.now`,
+    `first_snapshot` the seq after which its first attempt read (for `tx.peek`).
     """
 
     format: int = FORMAT
     run: str
     now: float
     first_snapshot: int = 0
-    call: RecordedCall
+    call: RecordedCall | None = None
 
 
 class EffectRecord(JournalRecord):

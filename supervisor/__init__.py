@@ -2,6 +2,7 @@
 
 from loguru import logger
 
+from seqtor.actors.calls import current_call_id
 from seqtor.actors.effects import EffectContext
 from seqtor.actors.resources import ResourceRef
 from seqtor.actors.retries import Retry
@@ -26,6 +27,7 @@ from seqtor.messages import (
     Overloaded,
     Priority,
     Record,
+    RecordedFailure,
     RegistrationError,
     Rejected,
     ReplayDiverged,
@@ -73,6 +75,7 @@ __all__ = [
     "Overloaded",
     "Priority",
     "Record",
+    "RecordedFailure",
     "RegistrationError",
     "Rejected",
     "ReplayDiverged",
@@ -94,5 +97,6 @@ __all__ = [
     "UnknownTrigger",
     "UseTransaction",
     "WouldDeadlock",
+    "current_call_id",
     "current_transaction",
 ]

@@ -23,11 +23,11 @@ from seqtor.actors.futures import ReplyFuture
 from seqtor.actors.handlers import Handler, Handlers
 from seqtor.actors.invariants import require
 from seqtor.actors.journal.actor import Journal
-from seqtor.actors.journal.checkpoints import Checkpointer, Checkpoints
+from seqtor.actors.journal.checkpoints import Checkpointer, Checkpoints, Compaction
 from seqtor.actors.journal.contract import Backend, KeyRow
 from seqtor.actors.journal.decoding import answer_adapter, outcome_of
 from seqtor.actors.journal.held import HeldRuns
-from seqtor.actors.journal.history import KeptHistory
+from seqtor.actors.journal.history import KeptHistory, kept_from
 from seqtor.actors.journal.keys import BoundKeys
 from seqtor.actors.journal.open_runs import OpenRuns
 from seqtor.actors.journal.recovery import Recovery, commit_record
@@ -44,7 +44,7 @@ from seqtor.actors.submissions import Intake, Origin, Submission
 from seqtor.effects import RunningEffects
 from seqtor.messages.effects import DeadLetterRecord
 from seqtor.messages.errors import NotRunning, OutcomeUnknown, Overloaded, RegistrationError, Rejected
-from seqtor.messages.journal import AppendIntake, AwaitDurable, FlushIntake, ReadJournal
+from seqtor.messages.journal import AppendIntake, AwaitDurable, CheckpointDue, FlushIntake, ReadJournal
 from seqtor.messages.lifecycle import Drain
 from seqtor.messages.records import AcceptedRecord
 from seqtor.messages.runs import (
@@ -55,10 +55,12 @@ from seqtor.messages.runs import (
     GetRuns,
     GetStats,
     RunRecord,
+    State,
     Stats,
 )
 from seqtor.messages.stores import ApplyCommits
 from seqtor.messages.triggers import Trigger
+from seqtor.resumed import ResumedRuns
 from seqtor.settings import Settings
 from seqtor.tree import Root
 
@@ -146,7 +148,8 @@ class RunningSystem:
             if recovery is not None:
                 states = tuple(recovery.states(stores, states))
             self._check_initial(states)
-            open_runs = self._open_runs(recovery)
+            resumed = None if recovery is None else ResumedRuns(recovery, stores)
+            open_runs = self._open_runs(recovery, resumed)
         except BaseException:
             self._stop_actors([*reversed(self._cell_refs), self._root_ref])
             raise
@@ -176,6 +179,8 @@ class RunningSystem:
             core, context, settings.records_max, through, answers_at_once=recovery is None, parent=root
         )
         self._coordinator: Coordinator = _actor(self._coordinator_ref)
+        if resumed is not None:
+            self._coordinator.resumed = resumed.before(board.newest)
         context.parent = self._coordinator_ref.actor_inbox
         window = Window(dispatchers.threads, settings.max_in_flight)
         now = 0.0 if recovery is None else recovery.now
@@ -195,9 +200,10 @@ class RunningSystem:
             self._keys = BoundKeys(forget_above=settings.records_max)
             self._hold_runs(states)
         else:
-            self._keys = BoundKeys(recovery.backend.keys())
+            forgotten_through = kept_from(recovery.opened) - 1
+            self._keys = BoundKeys(recovery.backend.keys(), forgotten_through=forgotten_through)
             self._start_journal(recovery, open_runs)
-        journal = None if self._journal_ref is None else self._journal_ref.actor_inbox
+        journal = context.journal = None if self._journal_ref is None else self._journal_ref.actor_inbox
         self._effects.start(dispatchers, journal, through, self._coordinator, self._inbox, root)
         self._started_at = dispatchers.clock.monotonic()
         self._accepting = True
@@ -222,12 +228,12 @@ class RunningSystem:
             functions.named(left.effect.name).payload_of(left.effect, self._upcasts, where)
         return recovery
 
-    def _open_runs(self, recovery: Recovery | None) -> OpenRuns:
+    def _open_runs(self, recovery: Recovery | None, resumed: ResumedRuns | None) -> OpenRuns:
         """The work that had not ended, as submissions that nobody waits for yet."""
-        if recovery is None:
+        if recovery is None or resumed is None:
             return OpenRuns()
         submissions = [self._submission_of(record, recovery) for record in recovery.open_accepted()]
-        calls = [call for calls in recovery.calls.values() for call in calls]
+        calls = [call for calls in resumed.calls.values() for call in calls]
         return OpenRuns(submissions, calls, recovery.effects.values(), recovery.dead)
 
     def _submission_of(self, record: AcceptedRecord, recovery: Recovery) -> Submission[Any]:
@@ -278,7 +284,17 @@ class RunningSystem:
             dispatchers.driver,
             recovery.info.seq if recovery.info else None,
         )
-        checkpointer = Checkpointer.start_on(dispatchers.dedicated("checkpoints"), checkpoints, parent=root)
+        compaction = Compaction(
+            self._read_journal,
+            lambda: journal.checkpoints,
+            self._settings.retain,
+            dispatchers.clock.time,
+            self._forget_keys,
+            inbox,
+        )
+        checkpointer = Checkpointer.start_on(
+            dispatchers.dedicated("checkpoints"), checkpoints, compaction, parent=root
+        )
         self._checkpointer_ref = checkpointer
         journal.checkpointer = checkpointer.actor_inbox
         self.history = KeptHistory(
@@ -291,6 +307,12 @@ class RunningSystem:
         )
         if recovery.needs_checkpoint(self._stores):
             checkpoints.take(again=True)
+        if self._settings.retain is not None:  # What grew old while nothing ran, or between a checkpoint and a crash.
+            checkpointer.tell(CheckpointDue())
+
+    def _forget_keys(self, through: int) -> None:
+        with self._lock:
+            self._keys.forget(through)
 
     def _read_journal(self, read: Callable[[Backend], Any]) -> Any:
         """What `read` returns, called by the journal's actor between two groups."""
@@ -458,8 +480,12 @@ class RunningSystem:
         require(row.seq is not None and self._journal_ref is not None, "a run that has not ended is known", run=row.run)
 
         def answer(backend: Backend) -> None:
-            found = commit_record(next(iter(backend.commits(row.seq, row.seq))), backend.place)  # type: ignore[arg-type]
-            earlier.settle(*outcome_of(found, answer_adapter(handler.function)))
+            try:
+                found = commit_record(next(iter(backend.commits(row.seq, row.seq))), backend.place)  # type: ignore[arg-type]
+                earlier.settle(*outcome_of(found, answer_adapter(handler.function)))
+            except Exception as error:  # Compacted just now, or damaged; who waits must be told all the same.
+                text = f"the outcome of run {row.run} (seq {row.seq}), under the key {row.key!r}, cannot be read: {error!r}"
+                earlier.settle(State.ABORTED, lambda: OutcomeUnknown(text))
             to_wake: list[Callable[[], None]] = []
             earlier.answer(to_wake)
             for wake in to_wake:

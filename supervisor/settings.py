@@ -58,7 +58,10 @@ class Settings(FrozenModel):
     """How long `stop()` lets accepted triggers end."""
 
     records_max: int = Field(default=100_000, ge=1)
-    """Run records that are kept; the oldest are forgotten first."""
+    """Run records that are kept at hand; the oldest are forgotten first."""
+
+    retain: Duration | None = None
+    """How long the journal keeps history: records, states to go back to, idempotency keys; None keeps everything."""
 
     if TYPE_CHECKING:
         # Type checkers take a field's type for what may be passed; durations may be passed as timedeltas too.
@@ -71,6 +74,7 @@ class Settings(FrozenModel):
             deadline: float | datetime.timedelta = ...,
             stop_grace: float | datetime.timedelta = ...,
             records_max: int = ...,
+            retain: float | datetime.timedelta | None = ...,
         ) -> None: ...
 
     @classmethod

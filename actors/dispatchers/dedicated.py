@@ -28,9 +28,13 @@ class Dedicated:
     def ready(self, mailbox: Mailbox) -> None:
         self._ready.put(mailbox)
 
-    def stop(self, timeout_s: float) -> list[str]:
-        """End the thread after what is ready now."""
+    def end(self) -> None:
+        """Have the thread end after what is ready now; does not wait for it. Twice: harmless."""
         self._ready.put(None)
+
+    def stop(self, timeout_s: float) -> list[str]:
+        """End the thread and wait for it; returns its name if it did not end in time."""
+        self.end()
         self._thread.join(timeout_s)
         return [self._thread.name] if self._thread.is_alive() else []
 

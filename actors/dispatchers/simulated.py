@@ -2,7 +2,9 @@
 
 Owns the order of everything that happens in a simulated system. Promises: the same seed gives the same order, across
 processes and hash seeds; time passes only when nothing else can happen; nothing runs unless someone waits (`run_until`)
-or steps. A sync handler is one step; an async handler is one step per await.
+or steps. A sync handler is one step, but for its calls outside: while it waits for one the others run, from inside of
+its step, up to `threads` sync handlers at a time. An async handler is one step per await; a wait that blocks the loop
+keeps other coroutines from running, as on a real one.
 """
 
 from __future__ import annotations
@@ -43,6 +45,7 @@ class SimulatedDispatchers(Driver):
             self
         )  # Abstract in all that simulation has no use for.
         self._tasks: set[asyncio.Task[None]] = set()
+        self._waits = 0  # How many wait, one inside of the other.
         self.clock = VirtualClock()
         self.threads = threads
         self.driver = self
@@ -60,7 +63,7 @@ class SimulatedDispatchers(Driver):
         """Nothing to start: the caller's thread is the only one."""
 
     def stop(self, timeout_s: float) -> list[str]:
-        for task in sorted(self._tasks, key=lambda task: task.get_name()):
+        for task in sorted(asyncio.all_tasks(self._event_loop), key=lambda task: task.get_name()):
             task.cancel()
         while self._event_loop.callbacks:
             self._event_loop.run_one()
@@ -82,7 +85,7 @@ class SimulatedDispatchers(Driver):
         self._ready.extend(mailboxes)
 
     def after_stretch(self, callback: Callable[[], None]) -> None:
-        self._event_loop.call_soon(callback)
+        self._event_loop.callbacks.append(CoreHandle(callback, (), self._event_loop))
 
     def enter_handler(self, attempt: Expirable, deadline_s: float) -> None:
         """A sync handler is one step; virtual time does not pass in it."""
@@ -112,11 +115,15 @@ class SimulatedDispatchers(Driver):
         """
         give_up = self.call_after(timeout_s, lambda: None) if timeout_s is not None else None
         give_up_at = self.clock.monotonic() + timeout_s if timeout_s is not None else None
-        while not done():
-            if give_up_at is not None and self.clock.monotonic() >= give_up_at and not self._can_step():
-                return False
-            if not self.step():
-                raise NothingCanHappen("no actor is ready and no timer is set, but something is still waited for")
+        self._waits += 1
+        try:
+            while not done():
+                if give_up_at is not None and self.clock.monotonic() >= give_up_at and not self._can_step():
+                    return False
+                if not self.step():
+                    raise NothingCanHappen("no actor is ready and no timer is set, but something is still waited for")
+        finally:
+            self._waits -= 1
         if give_up is not None:
             give_up.cancel()
         return True
@@ -131,19 +138,27 @@ class SimulatedDispatchers(Driver):
         self.steps += 1
         if self.steps > self._steps_left:
             raise NothingCanHappen(f"still busy after {self._steps_left} steps: a livelock")
-        choices = len(self._ready) + (1 if self._event_loop.callbacks else 0)
+        ready = self._ready_now()
+        choices = len(ready) + (1 if self._event_loop.can_run else 0)
         if not choices:
             return self._pass_time()
         choice = self._random.randrange(choices)
-        if choice == len(self._ready):
+        if choice == len(ready):
             self._event_loop.run_one()
             return True
-        mailbox = self._ready.pop(choice)
+        mailbox = ready[choice]
+        self._ready.remove(mailbox)
         mailbox.run(self._random.choice((1, 1, 2, 4, 256)))
         return True
 
     def _can_step(self) -> bool:
-        return bool(self._ready or self._event_loop.callbacks)
+        return bool(self._ready_now() or self._event_loop.can_run)
+
+    def _ready_now(self) -> list[Mailbox]:
+        """The mailboxes that may run: no more runs than threads, where each waits inside of the one before."""
+        if self._waits <= self.threads:
+            return self._ready
+        return [mailbox for mailbox in self._ready if not mailbox.rank]
 
     def _pass_time(self) -> bool:
         while self._heap:
@@ -155,23 +170,44 @@ class SimulatedDispatchers(Driver):
         return False
 
 
+class CoreHandle(asyncio.Handle):
+    """A callback of the core among those of the loop: it can run while a coroutine blocks the loop."""
+
+    __slots__ = ()
+
+
 class SimulatedLoop(asyncio.AbstractEventLoop):
     """As much of an asyncio loop as coroutines need that wait for time and for each other; no sockets, no threads."""
 
     def __init__(self, simulation: SimulatedDispatchers) -> None:
         self._simulation = simulation
         self.callbacks: deque[asyncio.Handle] = deque()
+        self._blocked = False  # Whether a callback of the loop is running, from inside of which others are driven.
+
+    @property
+    def can_run(self) -> bool:
+        """Whether there is a callback that can run now."""
+        if self._blocked:
+            return any(type(handle) is CoreHandle for handle in self.callbacks)
+        return bool(self.callbacks)
 
     def run_one(self) -> None:
-        """Run the next callback with this loop as the running one."""
+        """Run the next callback; one of the loop with this loop as the running one."""
+        if self._blocked:
+            of_core = next(handle for handle in self.callbacks if type(handle) is CoreHandle)
+            self.callbacks.remove(of_core)
+            of_core._run()
+            return
         handle = self.callbacks.popleft()
         if handle.cancelled():
             return
         outer = asyncio._get_running_loop()
         asyncio._set_running_loop(self)
+        self._blocked = type(handle) is not CoreHandle
         try:
             handle._run()
         finally:
+            self._blocked = False
             asyncio._set_running_loop(outer)
 
     def time(self) -> float:

@@ -45,7 +45,10 @@ class ThreadedDispatchers:
     def stop(self, timeout_s: float) -> list[str]:
         stuck = self.loop.stop(timeout_s)
         for dispatcher in self._dedicated:
-            stuck += dispatcher.stop(timeout_s)
+            dispatcher.end()
+        give_up_at = self.clock.monotonic() + timeout_s  # For all of them: there may be many that hang.
+        for dispatcher in self._dedicated:
+            stuck += dispatcher.stop(max(0.0, give_up_at - self.clock.monotonic()))
         stuck += self.pool.stop(timeout_s)
         stuck += self.timers.stop(timeout_s)
         return stuck

@@ -88,6 +88,9 @@ class Told:
         """Tell it."""
         self._mailbox.tell(self._message)
 
+    def set_exception(self, _: Any) -> None:
+        """Tell nothing: what failed is not on disk, and whoever waited for it is told of the failure otherwise."""
+
 
 class Effects(Actor):
     """Owns the effects that have not ended."""
@@ -300,7 +303,7 @@ class Effects(Actor):
         self._left[seq] -= 1
         if not self._left[seq]:
             del self._left[seq]
-            self.coordinator.tell(EffectsEnded(seq=seq))
+            self.coordinator.tell(EffectsEnded(seq=seq, submitted=self._released))
 
     # The stop ----------------------------------------------------------------------------------------------------------
 

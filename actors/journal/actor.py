@@ -112,7 +112,10 @@ class Journal(Actor):
         self._runs.append(message)
 
     def on_append_entry(self, message: AppendEntry) -> None:
-        self._entries.append((message.record, message.submission))
+        record = message.record
+        self._entries.append((record, message.submission))
+        if isinstance(record, CallRecord) and record.run in self._intake:
+            self._intake_due = True  # Before a call starts, the run itself is durable.
         self._answers.append(message.reply_to)
 
     # One group -------------------------------------------------------------------------------------------------------

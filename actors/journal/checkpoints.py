@@ -1,4 +1,4 @@
-"""Makes checkpoints: the state of every store at one durable seq, and the work that has not ended.
+"""Makes checkpoints: the state of every store at one durable seq, and the work that has not ended. Then compacts.
 
 Owns the encoding, which takes long for large states and therefore happens here and not on the journal's thread: the
 states are immutable, so nothing waits for it. Promises: a checkpoint is valid only when all of it is on disk.
@@ -14,7 +14,8 @@ from loguru import logger
 
 from seqtor.actors.base import Actor
 from seqtor.actors.futures import Driver, ReplyFuture
-from seqtor.actors.journal.contract import CheckpointInfo, CheckpointPart
+from seqtor.actors.journal.compaction import ended_before
+from seqtor.actors.journal.contract import Backend, CheckpointInfo, CheckpointPart
 from seqtor.actors.journal.encoding import accepted_text, json_of, model_json, text
 from seqtor.actors.journal.recovery import OPEN_WORK, store_section
 from seqtor.actors.mailbox import Mailbox
@@ -26,9 +27,10 @@ from seqtor.messages.journal import (
     KeepCheckpointPart,
     MakeCheckpoint,
     OpenWorkFound,
+    TrimJournal,
 )
 
-__all__ = ["Checkpointer", "Checkpoints"]
+__all__ = ["Checkpointer", "Checkpoints", "Compaction"]
 
 PART_BYTES = 1 << 20
 
@@ -53,7 +55,6 @@ class Checkpoints:
         self._now = now
         self._driver = driver
         self.last_seq = last_seq
-        self._warned = False
 
     def take(self, *, again: bool = False) -> CheckpointInfo | None:
         """Make a checkpoint of what is durable now; None if there is one of that seq (and not `again`)."""
@@ -85,28 +86,6 @@ class Checkpoints:
         self.last_seq = seq
         return info
 
-    def compact(self, ended_before: float, forget: Callable[[int], None]) -> CheckpointInfo | None:
-        """Have the journal give up what ended before a moment (POSIX seconds), as far as there is a checkpoint for it.
-
-        The newest checkpoint from before that moment stays, so that every state since can still be brought back.
-        `forget` is told up to which seq idempotency keys go. Returns the checkpoint, None if there is nothing to give up.
-        """
-        found = self._ask(self._journal, partial(ReadJournal, read=partial(compactable, ended_before)))
-        if found is None:
-            return None
-        info, unkept = found
-        if unkept:
-            if not self._warned:
-                self._warned = True
-                logger.warning(
-                    "the journal is not compacted, retain= has no effect: the stores {} make no checkpoint "
-                    "(StoreActor.checkpoint returns None), so their commits are needed from the first on",
-                    ", ".join(unkept),
-                )
-            return None
-        forget(info.seq)
-        self._journal.tell(TrimJournal(info=info))
-        return info  # type: ignore[no-any-return]
 
     def _open_work(self, work: OpenWorkFound, unkept: Sequence[str]) -> str:
         shapes = json_of({ref.name: ref.spec.shape for ref in self._stores})
@@ -128,34 +107,66 @@ class Checkpoints:
         return reply.get()
 
 
-def compactable(ended_before: float, backend: Backend) -> tuple[CheckpointInfo, list[str]] | None:
-    """The newest checkpoint whose seq had ended before a moment, and the stores that it does not hold.
+class Compaction:
+    """Has the journal give up what is older than is promised (`retain_s`; None promises everything).
 
-    None if there is none, or if it is the oldest, behind which nothing is left to give up.
+    `forget` is told up to which seq idempotency keys go with it. Blocks its caller for a look into the journal.
     """
-    for info in reversed(backend.checkpoints()):
-        row = next(iter(backend.commits(info.seq, info.seq)), None)
-        if row is None or row.seq != info.seq:
-            return None  # Compacted up to here.
-        if from_json(row.body)["ended_at"] < ended_before:
-            parts = takewhile(lambda part: part.section == OPEN_WORK, backend.checkpoint_parts(info.seq))
-            work = open_work({OPEN_WORK: b"".join([part.data for part in parts])}, info.seq, backend.place)
-            return info, work.unkept
-    return None
+
+    def __init__(
+        self,
+        read: Callable[[Callable[[Backend], Any]], Any],
+        checkpoints: Callable[[], Sequence[CheckpointInfo]],
+        retain_s: float | None,
+        time: Callable[[], float],
+        forget: Callable[[int], None],
+        journal: Mailbox,
+    ) -> None:
+        self._read = read
+        self._checkpoints = checkpoints
+        self._retain_s = retain_s
+        self._time = time
+        self._forget = forget
+        self._journal = journal
+        self._warned = False
+
+    def compact(self) -> None:
+        """Begin to delete, in pieces between groups, what no promise covers any more; nothing if there is nothing.
+
+        The newest checkpoint from before the promised history stays, so that every state since can be brought back.
+        """
+        if self._retain_s is None:
+            return
+        moment = self._time() - self._retain_s
+        found = self._read(lambda backend: ended_before(backend, self._checkpoints(), moment))
+        if found is None:
+            return
+        if not found.unkept:
+            self._forget(found.info.seq)
+            self._journal.tell(TrimJournal(info=found.info))
+        elif not self._warned:
+            self._warned = True
+            logger.warning(
+                "the journal is not compacted although retain= is set: {} made no checkpoint (StoreActor.checkpoint "
+                "returned None), so all commits are needed",
+                ", ".join(found.unkept),
+            )
 
 
 class Checkpointer(Actor):
-    """Takes a checkpoint when the journal has grown; on a thread of its own, so it may wait."""
+    """Takes a checkpoint when the journal has grown, and has it compacted; on a thread of its own, so it may wait."""
 
     receives: ClassVar[tuple[type, ...]] = (CheckpointDue,)
 
-    def __init__(self, checkpoints: Checkpoints) -> None:
+    def __init__(self, checkpoints: Checkpoints, compaction: Compaction) -> None:
         super().__init__()
         self._checkpoints = checkpoints
+        self._compaction = compaction
 
     def on_checkpoint_due(self, _: CheckpointDue) -> None:
         try:
             info = self._checkpoints.take()
+            self._compaction.compact()
         except Exception as error:  # A store's own code, or the journal is gone; commits do not depend on checkpoints.
             logger.opt(exception=error).warning("no checkpoint was made: {}; the next one is tried later", error)
         else:

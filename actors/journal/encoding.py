@@ -110,8 +110,13 @@ def _origin_text(submission: Submission[Any]) -> str:
     return key if origin.cause is None else f'{key},"cause":{text(origin.cause)}'
 
 
-def reads_digest(accesses: Sequence[StoreAccess], stores: Sequence[StoreRef[Any]]) -> str:
-    """Sixteen hex digits over the names that were read: stores, keys and ranges, in an order of their own."""
+def reads_digest(accesses: Sequence[StoreAccess] | None, stores: Sequence[StoreRef[Any]]) -> str:
+    """Sixteen hex digits over the names that were read: stores, keys and ranges, in an order of their own.
+
+    Empty if it is not known what was read.
+    """
+    if accesses is None:
+        return ""
     parts = []
     for access in accesses:
         keys = access.keys

@@ -25,9 +25,15 @@ class BoundKeys:
     """The keys of one system: bound to a submission of this process, or to what the journal says of an earlier one."""
 
     def __init__(
-        self, rows: Iterable[KeyRow] = (), live: Iterable[Submission[Any]] = (), forget_above: int = 0
+        self,
+        rows: Iterable[KeyRow] = (),
+        live: Iterable[Submission[Any]] = (),
+        forget_above: int = 0,
+        forgotten_through: int = 0,
     ) -> None:
+        self._forgotten_through = 0
         self._rows: dict[str, KeyRow] = {row.key: row for row in rows}
+        self.forget(forgotten_through)
         self._live: dict[str, Submission[Any]] = {}
         self._forget_above = forget_above  # In memory nothing else holds the outcomes, so they are kept here: so many.
         for submission in live:
@@ -46,6 +52,12 @@ class BoundKeys:
                 f"trigger with the same fields; give {trigger!r} a key of its own"
             )
         return bound
+
+    def forget(self, through: int) -> None:
+        """Let go of keys whose runs ended up to a seq, because the journal gives up their outcomes."""
+        if through > self._forgotten_through:
+            self._forgotten_through = through
+            self._rows = {key: row for key, row in self._rows.items() if row.seq is None or row.seq > through}
 
     def bind(self, submission: Submission[Any]) -> bool:
         """Bind the submission's key to it. False if the key is bound to another run."""
@@ -66,7 +78,7 @@ class BoundKeys:
         for key, submission in list(self._live.items()):
             if submission.done:
                 del self._live[key]
-                if not self._forget_above:
+                if not self._forget_above and (submission.seq or 0) > self._forgotten_through:
                     digest = payload_digest(submission.trigger)
                     self._rows[key] = KeyRow(key, submission.id, digest, submission.seq)
                 elif len(self._live) <= self._forget_above // 2:

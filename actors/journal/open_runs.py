@@ -58,7 +58,8 @@ class OpenRuns:
         Only when the entry is written: a checkpoint made before must not know what a crash may still undo.
         """
         if isinstance(record, CallRecord):
-            self.calls.setdefault(record.run, []).append(record)
+            if record.run in self.submissions:  # Else its run has ended meanwhile.
+                self.calls.setdefault(record.run, []).append(record)
             return "call", record.run
         ref = f"{record.seq}.{record.index}"
         if self.effects.pop((record.seq, record.index), None) is None:

@@ -47,7 +47,7 @@ CREATE: LiteralString = """
     );
     CREATE TABLE {s}.keys (key bytea NOT NULL, run bytea NOT NULL, digest bytea NOT NULL, seq bigint);
     CREATE UNIQUE INDEX keys_key ON {s}.keys (sha256(key));
-    CREATE INDEX keys_seq ON {s}.keys (seq);
+    CREATE INDEX keys_seq ON {s}.keys (seq) WHERE seq IS NOT NULL;
     CREATE TABLE {s}.checkpoints (
         seq bigint PRIMARY KEY,
         making text NOT NULL,

@@ -1,19 +1,17 @@
 """What every contender does: add one to the value under a key, durably, one by one and then in a burst.
 
-Owns the sizes, the timing and the check. Runs in a process of its own per contender and round, in whatever environment
-has the contender, so it must not import seqtor. Promises: every answer is that of a serial execution, and the values
-are read back from the disk by a second opening; a fast wrong answer is an error, not a figure.
+Owns the sizes, the timing and the check. Must not import seqtor: a contender is measured in whatever environment it is
+installed in, in a fresh process per round. Promises: every answer is that of a serial execution, and the values are
+read back from the disk by a second opening; a fast wrong answer is an error, not a figure.
 """
 
 from __future__ import annotations
 
 import gc
-import json
-import sys
 import time
 from collections import Counter
+from dataclasses import dataclass
 from importlib.metadata import version
-from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypedDict
 
 from benchmarks.keys import KEYS, keys_in_turn, serial_answers
@@ -22,11 +20,10 @@ from benchmarks.measure import median
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from contextlib import AbstractContextManager
+    from pathlib import Path
 
-__all__ = ["BATCH", "Contender", "Measured", "batches", "contend"]
+__all__ = ["BATCH", "Contender", "Contest", "Measured", "batches"]
 
-TURNS = 1_000
-BURST = 20_000
 WARM_UP = 50
 BATCH = 1_000
 """How many additions are one transaction, for who has no bursts but transactions."""
@@ -40,12 +37,12 @@ class Contender(Protocol):
         ...
 
     def burst(self, keys: Sequence[str]) -> Sequence[int]:
-        """Add one to each key in order, all on disk on return, in whatever way is fastest; the new values."""
+        """Add one to each key in order, in whatever way is fastest; the new values. All are on disk on return."""
         ...
 
 
 class Measured(TypedDict):
-    """What a contender's process prints."""
+    """One round of one contender."""
 
     release: str
     p50_us: float
@@ -53,46 +50,42 @@ class Measured(TypedDict):
     burst_per_s: float
 
 
-def contend(
-    package: str,
-    opened: Callable[[Path], AbstractContextManager[Contender]],
-    counters: Callable[[Path], Mapping[str, int]],
-    *,
-    turns: int = TURNS,
-    burst: int = BURST,
-) -> None:
-    """Measure in the folder that the command line names; print the figures as JSON.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contest:
+    """How a contender is opened in a folder, and how what it left there is read back."""
 
-    `counters` opens what the contender left behind and returns its values.
-    """
-    folder = Path(sys.argv[1])
-    before, one_by_one, together = keys_in_turn(WARM_UP), keys_in_turn(turns), keys_in_turn(burst)
-    answers: list[int] = []
-    elapsed_s: list[float] = []
-    with opened(folder) as contender:
-        answers += [contender.bump(key) for key in before]
-        gc.collect()
-        for key in one_by_one:
+    package: str
+    opened: Callable[[Path], AbstractContextManager[Contender]]
+    counters: Callable[[Path], Mapping[str, int]]
+    turns: int = 1_000
+    burst: int = 20_000
+
+    def measure(self, folder: Path) -> Measured:
+        before, one_by_one, together = (keys_in_turn(count) for count in (WARM_UP, self.turns, self.burst))
+        answers: list[int] = []
+        elapsed_s: list[float] = []
+        with self.opened(folder) as contender:
+            answers += [contender.bump(key) for key in before]
+            gc.collect()
+            for key in one_by_one:
+                start = time.perf_counter()
+                answers.append(contender.bump(key))
+                elapsed_s.append(time.perf_counter() - start)
+            gc.collect()
             start = time.perf_counter()
-            answers.append(contender.bump(key))
-            elapsed_s.append(time.perf_counter() - start)
-        gc.collect()
-        start = time.perf_counter()
-        answers += contender.burst(together)
-        burst_s = time.perf_counter() - start
-    done = [*before, *one_by_one, *together]
-    if answers != serial_answers((), done):
-        raise AssertionError(f"{package}: the answers differ from those of a serial execution")
-    expected = dict.fromkeys(KEYS, 0) | Counter(done)
-    if dict(counters(folder)) != expected:
-        raise AssertionError(f"{package}: what is on disk differs from what was answered")
-    found = Measured(
-        release=version(package),
-        p50_us=median(elapsed_s) * 1e6,
-        per_s=turns / sum(elapsed_s),
-        burst_per_s=burst / burst_s,
-    )
-    print(json.dumps(found))
+            answers += contender.burst(together)
+            burst_s = time.perf_counter() - start
+        done = [*before, *one_by_one, *together]
+        if answers != serial_answers((), done):
+            raise AssertionError(f"{self.package}: the answers differ from those of a serial execution")
+        if dict(self.counters(folder)) != dict.fromkeys(KEYS, 0) | Counter(done):
+            raise AssertionError(f"{self.package}: what is on disk differs from what was answered")
+        return Measured(
+            release=version(self.package),
+            p50_us=median(elapsed_s) * 1e6,
+            per_s=self.turns / sum(elapsed_s),
+            burst_per_s=self.burst / burst_s,
+        )
 
 
 def batches(keys: Sequence[str]) -> list[Sequence[str]]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import apsw
 
 from benchmarks.keys import KEYS
-from benchmarks.peers.contest import batches, contend
+from benchmarks.peers.contest import Contest, batches
 
 FILE = "cells.db"
 
@@ -29,8 +29,7 @@ class OnApsw:
         return int(value) + 1
 
     def bump(self, key: str) -> int:
-        with self.database:
-            return self._add(key)
+        return self.burst([key])[0]
 
     def burst(self, keys: Sequence[str]) -> list[int]:
         answers: list[int] = []
@@ -49,8 +48,9 @@ def opened(folder: Path) -> Iterator[OnApsw]:
 
 def counters(folder: Path) -> Mapping[str, int]:
     database = apsw.Connection(str(folder / FILE), flags=apsw.SQLITE_OPEN_READONLY)
-    return dict(database.execute("SELECT key, value FROM cells"))
+    found = dict(database.execute("SELECT key, value FROM cells"))
+    database.close()
+    return found
 
 
-if __name__ == "__main__":
-    contend("apsw", opened, counters)
+CONTEST = Contest(package="apsw", opened=opened, counters=counters)

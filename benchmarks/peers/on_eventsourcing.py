@@ -16,7 +16,7 @@ from eventsourcing.application import Application
 from eventsourcing.domain import Aggregate, event
 
 from benchmarks.keys import KEYS
-from benchmarks.peers.contest import batches, contend
+from benchmarks.peers.contest import Contest, batches
 
 FILE = "events.db"
 SYNCHRONOUS_FULL = 2
@@ -93,8 +93,4 @@ def counters(folder: Path) -> Mapping[str, int]:
     return found
 
 
-if __name__ == "__main__":
-    # An event is stored under the name of its module, and `__main__` is another one in whoever reads it.
-    from benchmarks.peers import on_eventsourcing
-
-    contend("eventsourcing", on_eventsourcing.opened, on_eventsourcing.counters)
+CONTEST = Contest(package="eventsourcing", opened=opened, counters=counters)

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks.keys import KEYS
-from benchmarks.peers.contest import contend
+from benchmarks.peers.contest import Contest
 from benchmarks.tiny import record_system
 from benchmarks.workload import Bump, Cell
 from seqtor import Collection, Supervisor
@@ -40,5 +40,4 @@ def counters(folder: Path) -> Mapping[str, int]:
         return {key: found[key].value for key in KEYS}
 
 
-if __name__ == "__main__":
-    contend("seqtor", opened, counters)
+CONTEST = Contest(package="seqtor", opened=opened, counters=counters)

@@ -18,7 +18,7 @@ from ZODB import DB
 from ZODB.FileStorage import FileStorage
 
 from benchmarks.keys import KEYS
-from benchmarks.peers.contest import batches, contend
+from benchmarks.peers.contest import Contest, batches
 
 FILE = "Data.fs"
 CACHE_OBJECTS = 10_000
@@ -70,8 +70,4 @@ def counters(folder: Path) -> Mapping[str, int]:
     return found
 
 
-if __name__ == "__main__":
-    # A class is stored under the name of its module, and `__main__` is another one in whoever reads it.
-    from benchmarks.peers import on_zodb
-
-    contend("ZODB", on_zodb.opened, on_zodb.counters)
+CONTEST = Contest(package="ZODB", opened=opened, counters=counters)

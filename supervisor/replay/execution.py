@@ -13,6 +13,7 @@ import threading
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, NamedTuple, Protocol
 
+from seqtor.actors.calls import ReplayedCalls
 from seqtor.actors.committer.judge import resolve_all
 from seqtor.actors.effects import EffectFunctions
 from seqtor.actors.handlers import Handler
@@ -186,6 +187,7 @@ class Execution:
         first = FirstSnapshot(since, run.earlier.at)
         first.next = around.newest
         actor.first_snapshot = first
+        actor._calls = ReplayedCalls(record.calls)
         actor._execute(record.attempt)
         intent = around.intent
         del around.intent, around.newest

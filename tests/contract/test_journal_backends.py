@@ -322,6 +322,9 @@ def test_an_unfinished_checkpoint_counts_for_nothing(backend: Backend, reach: Re
     assert opened.checkpoints == ()
     with pytest.raises(JournalCorrupted):
         list(again.checkpoint_parts(3))
+    with pytest.raises(AssertionError):
+        again.finish_checkpoint(CheckpointInfo(3, 0, b"", 1, len(PARTS[1].data)))
+    again, _ = reopened(again, reach)
     info = checkpoint(again, 3, PARTS[2:])
     assert list(again.checkpoint_parts(3)) == PARTS[2:]
     reader, opened = reopened(again, reach, write=False)
@@ -381,7 +384,8 @@ def test_a_checkpoint_with_a_missing_part_is_not_finished(backend: Backend, reac
 
 def filled(backend: Backend) -> CheckpointInfo:
     """A journal with everything, and a checkpoint in the middle of it."""
-    keys = [key(f"ended-{seq:02}", seq) for seq in range(1, 21)] + [key(f"open-{number:02}") for number in range(5)]
+    # Their names run against their age.
+    keys = [key(f"ended-{99 - seq}", seq) for seq in range(1, 21)] + [key(f"open-{number:02}") for number in range(5)]
     backend.append(Group(commits(1, 20), entries(1, 16), keys))
     for seq in (2, 5, 8):
         checkpoint(backend, seq, [CheckpointPart("open", b"%d" % seq)])
@@ -417,6 +421,8 @@ def test_trimming_deletes_what_the_checkpoint_stands_for_and_nothing_else(
         # Whatever is left is what was there last: it went from the oldest end.
         assert held.commits == tuple(commits(21 - len(held.commits), 20))
         assert held.entries == tuple(entries(17 - len(held.entries), 16))
+        ended = sorted(row.seq for row in held.keys if row.seq is not None)
+        assert ended == list(range(21 - len(ended), 21))
     require_trimmed(backend)
     assert backend.trim(info, limit)
     again, opened = reopened(backend, reach)

@@ -249,9 +249,7 @@ def test_a_power_failure_while_one_is_recovered_from_loses_nothing_either(folder
                 backend.close()
             commits = again.state[0].commits
             again.promise(again.state)
-            again.do_all(
-                [open_, lambda backend, seq=backend._commits_through: backend.append(Group([commit(seq + 1)]))]
-            )
+            again.do_all([open_, append_next])
             assert len(again.state[0].commits) == len(commits) + 1
             found += power_failures(again, images, number, per_op=2)
             again.backend.close()

@@ -152,5 +152,7 @@ def test_the_page_of_settings_names_each_with_its_default() -> None:
     fields = Settings.model_fields
     assert list(said) == list(fields)
     for name, field in fields.items():
-        if field.default_factory is None:
+        if field.default is None:
+            assert said[name] == "none", name
+        elif field.default_factory is None:
             assert float(said[name]) == field.default, name

