@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from seqtor.actors.outbox import Outbox
     from seqtor.actors.resources import ResourceRef
     from seqtor.actors.runs import Run
-    from seqtor.actors.submissions import Submission
     from seqtor.messages.commits import Released
     from seqtor.messages.records import RecordedCall
     from seqtor.messages.triggers import Priority, Trigger
@@ -222,11 +221,6 @@ class Transaction:
     def use(self, kept: RecordedCall) -> None:
         """Note that the handler gets this answer: it belongs into the run's record."""
         self._out.calls.append(kept)
-
-    @property
-    def submission(self) -> Submission[Any]:
-        """The submission of this attempt's run."""
-        return self._run.submission
 
     @property
     def origin(self) -> tuple[float, int]:

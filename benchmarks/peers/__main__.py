@@ -76,7 +76,7 @@ def main() -> int:
 def _measure(entry: Entry) -> Measured | None:
     """One round, on the disk of the working directory: elsewhere may be memory. None if it failed, which it says."""
     with tempfile.TemporaryDirectory(prefix="seqtor-bench-", dir=Path.cwd()) as folder:
-        command = [entry.python, "-m", "benchmarks.peers.alone", f"benchmarks.peers.{entry.contest}", folder]
+        command = [str(entry.python), "-m", "benchmarks.peers.alone", f"benchmarks.peers.{entry.contest}", folder]
         done = subprocess.run(command, check=False, stdout=subprocess.PIPE, text=True)
     if done.returncode != 0:
         progress(f"{entry.contest} failed with {done.returncode}")

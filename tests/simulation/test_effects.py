@@ -1,0 +1,302 @@
+"""Effects under many seeds, on a virtual clock, across crashes: never before durable, at least once, answered once."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+import random
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pykka import ActorRegistry
+
+from seqtor import Collection, EffectContext, Record, Retry, State, Supervisor, Transaction, Trigger
+from seqtor.actors import SimulatedDispatchers
+from seqtor.actors.journal.contract import Group
+from seqtor.actors.journal.memory import MemoryBackend
+from seqtor.messages import GetStats
+from tests.simulation.trace import TracedDispatchers
+from tests.simulation.worlds import in_simulation
+
+ROOT = Path(__file__).parents[2]
+ORDERS = 12
+GIVES_UP = 99
+POLICY = Retry(4, backoff=0.5)
+
+
+class Line(Record):
+    """What an effect is told: which order, the n-th of its effects, how often it fails, and whether it returns a trigger."""
+
+    number: int
+    index: int
+    failures: int
+    returns: bool
+
+
+class Order(Trigger[int]):
+    """Releases the effects that the plan has for it."""
+
+    number: int
+
+
+class Acknowledged(Trigger[None]):
+    """What an effect returns; has an effect itself."""
+
+    key: str
+    again: bool
+
+
+class Counting(MemoryBackend):
+    """A journal that can be asked what is durable."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.through = 0
+
+    def append(self, group: Group) -> None:
+        super().append(group)
+        self.through = max([self.through, *(row.seq for row in group.commits)])
+
+
+class Outside:
+    """The outside world, which outlives the processes: every try, and what must hold at each."""
+
+    def __init__(self, backend: Counting | None) -> None:
+        self.backend = backend
+        self.tries: Counter[str] = Counter()
+        self.payloads: dict[str, Line] = {}
+
+    def arrive(self, context: EffectContext, line: Line) -> Trigger[Any] | None:
+        if self.backend is not None:
+            assert context.seq <= self.backend.through, "an effect of a commit that is not durable"
+        assert self.payloads.setdefault(context.key, line) == line
+        assert 1 <= context.attempt <= POLICY.max_runs
+        self.tries[context.key] += 1
+        if self.tries[context.key] <= line.failures:
+            raise ConnectionError(f"try {self.tries[context.key]}")
+        return Acknowledged(key=context.key, again=line.index == 0) if line.returns else None
+
+
+def plan_of(seed: int) -> list[list[Line]]:
+    """Per order, its effects."""
+    chance = random.Random(f"effects:{seed}")
+    return [
+        [
+            Line(
+                number=number,
+                index=index,
+                failures=chance.choice((0, 0, 1, 2, GIVES_UP)),
+                returns=chance.random() < 0.5,
+            )
+            for index in range(chance.choice((0, 1, 1, 2, 3)))
+        ]
+        for number in range(ORDERS)
+    ]
+
+
+def desk(seed: int, outside: Outside, dispatchers: SimulatedDispatchers) -> Supervisor:
+    """The system under test."""
+    system = Supervisor(outside.backend, dispatchers=lambda settings: dispatchers)
+    plan = plan_of(seed)
+    lines = system.store("lines", Collection(Line))
+
+    @system.effect("plain", retry=POLICY)
+    def plain(context: EffectContext, line: Line) -> Trigger[Any] | None:
+        return outside.arrive(context, line)
+
+    @system.effect("later", retry=POLICY)
+    async def later(context: EffectContext, line: Line) -> Trigger[Any] | None:
+        await asyncio.sleep(0.1)
+        return outside.arrive(context, line)
+
+    @system.on(Order)
+    def order(trigger: Order, tx: Transaction) -> int:
+        for line in plan[trigger.number]:
+            tx[lines][f"{line.number}.{line.index}"] = line
+            tx.effect(later if line.index % 2 else plain, line)
+        return len(tx[lines])
+
+    @system.on(Acknowledged)
+    def acknowledged(trigger: Acknowledged, tx: Transaction) -> None:
+        tx[lines][trigger.key] = Line(number=0, index=0, failures=0, returns=False)
+        if trigger.again:
+            tx.effect(plain, Line(number=100, index=1, failures=1, returns=True))
+
+    return system
+
+
+def watermark(system: Supervisor) -> int:
+    """`effects_through`, without a step."""
+    running: Any = system._running
+    return running._coordinator.answer(GetStats(reply_to=None)).effects_through  # type: ignore[no-any-return]
+
+
+def abandon(system: Supervisor, backend: Counting, dispatchers: SimulatedDispatchers, registered: set[Any]) -> None:
+    """The process is gone: nothing is stopped in order, the journal is as it was left."""
+    backend.close()
+    for ref in set(ActorRegistry.get_all()) - registered:
+        ActorRegistry.unregister(ref)
+    effects: Any = system._running._effects._actor  # type: ignore[union-attr]
+    for _ in range(2 if effects._tasks is not None else 0):  # What is on the loop is not left to the cycle collector.
+        for task in list(effects._tasks._actor_weakref()._tasks):
+            task.cancel()
+        dispatchers.stop(0)
+
+
+def rows(backend: Counting) -> Iterator[dict[str, Any]]:
+    backend.open(write=False)
+    for row in backend.commits(1, 1 << 40):
+        yield json.loads(row.body)
+    backend.close()
+
+
+@pytest.mark.parametrize("crashes", [0, 1, 4])
+@in_simulation
+def test_effects_are_never_early_never_forgotten_and_answered_once(seed: int, crashes: int) -> None:
+    chance = random.Random(f"crashes:{seed}:{crashes}")
+    backend = Counting()
+    outside = Outside(backend)
+    through = submitted = 0
+    for life in range(crashes + 1):
+        registered = set(ActorRegistry.get_all())
+        dispatchers = SimulatedDispatchers(chance.getrandbits(32))
+        system = desk(seed, outside, dispatchers)
+        system.start()
+        assert watermark(system) >= through, "a restart takes nothing back"
+        steps = chance.randrange(5, 250) if life < crashes else None
+        while steps is None or steps > 0:
+            if submitted < ORDERS and chance.random() < 0.3:
+                submission = system.submit(Order(number=submitted))
+                submission.accepted().get()
+                submitted += 1
+            before, through = through, watermark(system)
+            assert through >= before, "the watermark never goes back"
+            if not dispatchers.step() and submitted == ORDERS:
+                break
+            steps = None if steps is None else steps - 1
+        if life < crashes:
+            abandon(system, backend, dispatchers, registered)
+    stats, letters = system.stats(), system.dead_letters()
+    assert stats.effects_through == stats.durable_through == stats.committed_through
+    system.stop()
+    check(backend, outside, {letter.id for letter in letters}, retried_across=crashes > 0)
+
+
+def check(backend: Counting, outside: Outside, dead: set[str], *, retried_across: bool) -> None:
+    """Hold the journal against what the outside world saw."""
+    backend.open(write=False)
+    journal_id = backend._journal_id
+    backend.close()
+    released, runs = {}, Counter[str]()
+    for record in rows(backend):
+        assert record["state"] == State.COMMITTED
+        runs[record["run"]] += 1
+        for index, effect in enumerate(record.get("effects", ())):
+            released[f"{journal_id}-{record['seq']}-{index}"] = Line(**effect["payload"])
+    assert set(outside.tries) == set(released), "carried out is what was committed, all of it"
+    assert max(runs.values()) == 1, "what an effect returned runs once"
+    for key, line in released.items():
+        assert outside.payloads[key] == line
+        succeeds = line.failures < POLICY.max_runs
+        assert (key in dead) == (not succeeds), f"{key} {line}"
+        assert (key in runs) == (succeeds and line.returns), f"{key} {line}"
+        if not retried_across:
+            assert outside.tries[key] == min(line.failures + 1, POLICY.max_runs)
+        else:
+            assert outside.tries[key] >= min(line.failures + 1, POLICY.max_runs)
+
+
+# Time -----------------------------------------------------------------------------------------------------------------
+
+
+def times_of(retry: Retry, seed: int = 0) -> list[float]:
+    """When an effect that always fails is tried, in seconds from its first try."""
+    dispatchers = SimulatedDispatchers(seed)
+    system = Supervisor(dispatchers=lambda settings: dispatchers)
+    moments: list[float] = []
+
+    @system.effect("fail", retry=retry)
+    def fail(context: EffectContext, payload: None) -> None:
+        moments.append(dispatchers.clock.monotonic())
+        raise ConnectionError("away")
+
+    system.on(Order)(lambda trigger, tx: tx.effect(fail, None))
+    with system:
+        system.ask(Order(number=0))
+        while dispatchers.step():
+            pass
+        assert len(system.dead_letters()) == 1
+    return [moment - moments[0] for moment in moments]
+
+
+def test_the_wait_between_tries_doubles_up_to_its_limit() -> None:
+    assert times_of(Retry(7, backoff=2, backoff_max=20, jitter=0)) == [0, 2, 6, 14, 30, 50, 70]
+
+
+def test_the_part_of_a_wait_that_is_left_to_chance_follows_from_the_seed() -> None:
+    moments = [times_of(Retry(4, backoff=10, jitter=0.5), seed) for seed in range(20)]
+    assert moments == [times_of(Retry(4, backoff=10, jitter=0.5), seed) for seed in range(20)]
+    firsts = sorted(each[1] for each in moments)
+    assert 5 <= firsts[0] < 6.5 < 8.5 < firsts[-1] <= 10
+
+
+def test_nobody_waits_for_a_try_that_is_an_hour_away() -> None:
+    dispatchers = SimulatedDispatchers(3)
+    system = Supervisor(dispatchers=lambda settings: dispatchers)
+    tries: list[int] = []
+
+    @system.effect("fail", retry=Retry(5, backoff=3600, backoff_max=36000, jitter=0))
+    def fail(context: EffectContext, payload: None) -> None:
+        tries.append(context.attempt)
+        raise ConnectionError("away")
+
+    system.on(Order)(lambda trigger, tx: tx.effect(fail, None))
+    with system:
+        started = dispatchers.clock.monotonic()
+        system.ask(Order(number=0))
+        system.stop()
+        assert dispatchers.clock.monotonic() - started < 1
+    assert tries == [1]
+
+
+# Determinism ----------------------------------------------------------------------------------------------------------
+
+
+def traced(seed: int) -> list[str]:
+    """Everything that happens in a system with effects, in memory."""
+    dispatchers = TracedDispatchers(seed, 4)
+    outside = Outside(None)
+    system = desk(seed, outside, dispatchers)
+    with system:
+        for submission in [system.submit(Order(number=number)) for number in range(ORDERS)]:
+            submission.result()
+        while dispatchers.step():
+            pass
+        dispatchers.trace += [repr(outside.tries), repr(system.dead_letters()), repr(system.stats())]
+    return [*dispatchers.trace, str(dispatchers.entropy())]
+
+
+def test_the_same_seed_gives_the_same_trace_in_every_process_whatever_its_hash_seed() -> None:
+    program = (
+        "import hashlib\nfrom tests.simulation.test_effects import traced\n"
+        "for seed in range(10): print(hashlib.sha256('\\n'.join(traced(seed)).encode()).hexdigest())"
+    )
+    expected = [hashlib.sha256("\n".join(traced(seed)).encode()).hexdigest() for seed in range(10)]
+    assert len(set(expected)) == 10
+    for hash_seed in ("1", "2"):
+        ran = subprocess.run(
+            [sys.executable, "-W", "error", "-c", program],
+            env={**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])},
+            capture_output=True,
+            text=True,
+            check=True,
+            cwd=ROOT,
+        )
+        assert ran.stdout.split() == expected
