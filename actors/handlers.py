@@ -16,7 +16,9 @@ from typing import Any
 
 from pydantic_core import PydanticSerializationError, to_json
 
+from seqtor.actors.journal.encoding import model_json
 from seqtor.messages.errors import RegistrationError, UnknownTrigger
+from seqtor.messages.fidelity import comes_back
 from seqtor.messages.immutability import mutable_in_type, mutable_in_value, needs_value_check
 from seqtor.messages.triggers import Priority, Trigger
 
@@ -26,6 +28,7 @@ __all__ = [
     "did_you_mean",
     "event_time_of",
     "make_handler",
+    "require_kept",
     "require_payload",
     "require_priority",
     "require_serialisable",
@@ -38,8 +41,19 @@ PLAIN = frozenset({int, str, float, bool, type(None), bytes})
 class Handler:
     """A trigger type, the function that does its work, and its options."""
 
-    __slots__ = ("deadline_s", "function", "has_event_time", "is_async", "name", "number", "priority", "trigger_type",
-                 "unknown_fields", "version")  # fmt: skip
+    __slots__ = (
+        "comes_back",
+        "deadline_s",
+        "function",
+        "has_event_time",
+        "is_async",
+        "name",
+        "number",
+        "priority",
+        "trigger_type",
+        "unknown_fields",
+        "version",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -63,6 +77,7 @@ class Handler:
         self.priority = int(Priority.NORMAL if chosen is None else chosen)
         self.deadline_s = deadline_s
         self.has_event_time = "event_time" in trigger_type.model_fields or hasattr(trigger_type, "event_time")
+        self.comes_back = comes_back(trigger_type)
         self.unknown_fields = tuple(
             name for name, field in trigger_type.model_fields.items() if needs_value_check(field.annotation)
         )
@@ -209,6 +224,20 @@ def require_payload(trigger: Any, handler: Handler) -> None:
         if found is not None:
             raise TypeError(f"a trigger is immutable, but {found}")
         require_serialisable(value, f"{handler.name}.{name}")
+
+
+def require_kept(trigger: Any, handler: Handler) -> None:
+    """Raise TypeError unless the journal would give the trigger back as it is."""
+    kind = handler.trigger_type
+    try:
+        kept = kind.model_validate_json(model_json(trigger), by_alias=False, by_name=True)
+    except Exception as error:
+        raise TypeError(f"the journal cannot keep {trigger!r}: {error}") from error
+    if kept != trigger:
+        raise TypeError(
+            f"the journal would give {trigger!r} back as {kept!r}: give the fields of {kind.__name__} types that JSON tells "
+            "apart"
+        )
 
 
 def require_serialisable(value: Any, what: str) -> None:

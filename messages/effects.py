@@ -117,8 +117,8 @@ class ExecuteEffect:
 class EffectsEnded:
     """From: effects. To: coordinator. Answer: none; every effect of the commit at `seq` has ended.
 
-    `submitted`: what effects returned may be on its way to the sequencer, so that the system is not at rest. Twice:
-    harmless.
+    `submitted`: what effects returned may be on its way to the sequencer, so that the system is not at rest.
+    Twice: harmless.
     """
 
     seq: int

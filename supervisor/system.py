@@ -25,6 +25,7 @@ from seqtor.actors.handlers import (
     did_you_mean,
     event_time_of,
     make_handler,
+    require_kept,
     require_payload,
     require_priority,
     require_trigger_type,
@@ -97,6 +98,7 @@ class Supervisor:
         self._handlers = Handlers()
         self._handlers.add(make_handler(EventEmitted, take_event))
         self._upcasts = Upcasts()
+        self._journaled = False
         self._stores = Stores(self._seq_of)
         self._effects = EffectFunctions()
         self._resources = Resources()
@@ -229,10 +231,13 @@ class Supervisor:
             raise RegistrationError(f"{self.name!r} runs already")
         dispatchers = self._make_dispatchers(self.settings)
         stores = tuple(self._stores.refs)
-        for ref in stores:
-            ref.spec.use_upcasts(self._upcasts)
+        backend = self._make_backend()
+        if backend is not None:
+            self._journaled = True
+            for ref in stores:
+                ref.spec.prepare_for_journal(self._upcasts)
         self._running = RunningSystem(
-            self.name, self.settings, stores, self._handlers, self._prepare, self._upcasts, self._make_backend(),
+            self.name, self.settings, stores, self._handlers, self._prepare, self._upcasts, backend,
             dispatchers, self._effects, tuple(self._resources.refs),
         )  # fmt: skip
         return self
@@ -486,9 +491,11 @@ class Supervisor:
             return
         backend = self._make_backend()
         if backend is None:
-            raise NotRunning(f"{self.name!r} keeps everything in memory and is not started: there is nothing to look at")
+            raise NotRunning(
+                f"{self.name!r} keeps everything in memory and is not started: there is nothing to look at"
+            )
         for ref in self._stores.refs:
-            ref.spec.use_upcasts(self._upcasts)
+            ref.spec.prepare_for_journal(self._upcasts)
         opened = backend.open(write=False)
         try:
             yield history_of(backend, opened, tuple(self._stores.refs)), opened.commits_through
@@ -504,6 +511,8 @@ class Supervisor:
         if handler.unknown_fields:
             require_payload(trigger, handler)
         own_time = event_time_of(trigger) if handler.has_event_time else None
+        if self._journaled and not handler.comes_back:
+            require_kept(trigger, handler)
         chosen = handler.priority if priority is None else int(require_priority(priority, TypeError))
         return trigger, handler, chosen, own_time
 
@@ -528,9 +537,7 @@ class Supervisor:
                 f"the journal holds runs of the trigger {name!r}, for which the program registers no handler: register "
                 f"it again{did_you_mean(name, (handler.name for handler in self._handlers))}"
             )
-        return self._handlers.add_once(
-            make_handler(kind, execute_method_of(kind), deadline_s=self.settings.deadline)
-        )
+        return self._handlers.add_once(make_handler(kind, execute_method_of(kind), deadline_s=self.settings.deadline))
 
     def _require_running(self) -> RunningSystem:
         if self._running is None:

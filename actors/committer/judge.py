@@ -33,6 +33,7 @@ def resolve_all(
             new, writes = spec.resolve(state, access.writes)
             if writes:
                 spec.check(new)
+                spec.require_kept(new, writes)
             resolved.append((new, writes))
     except Rejected as rejection:
         return State.REJECTED, (), rejection

@@ -18,6 +18,7 @@ from pydantic_core import PydanticSerializationError, from_json, to_json
 from seqtor.actors.handlers import did_you_mean
 from seqtor.actors.retries import Retry
 from seqtor.messages.errors import RegistrationError
+from seqtor.messages.fidelity import comes_back
 from seqtor.messages.models import Record
 from seqtor.messages.records import RecordedEffect
 from seqtor.messages.triggers import Trigger
@@ -35,7 +36,7 @@ JSON_CONFIG = ConfigDict(ser_json_bytes="base64", val_json_bytes="base64", ser_j
 class EffectFunction:
     """A function that carries out an effect: its name, its retry policy, and the type of its payload."""
 
-    __slots__ = ("_adapter", "_model", "_version", "function", "is_async", "name", "retry")
+    __slots__ = ("_adapter", "_comes_back", "_model", "_version", "function", "is_async", "name", "retry")
 
     def __init__(self, name: str, function: Callable[..., Any], retry: Retry, payload_type: Any) -> None:
         self.name = name
@@ -46,6 +47,7 @@ class EffectFunction:
             for callee in (function, inspect.unwrap(function), getattr(function, "__call__", None))  # noqa: B004
         )
         self._adapter = _adapter(name, payload_type)
+        self._comes_back = comes_back(payload_type, JSON_CONFIG)
         is_model = isinstance(payload_type, type) and issubclass(payload_type, BaseModel)
         self._model: type[BaseModel] | None = payload_type if is_model else None
         self._version = _version_of(self._model)
@@ -65,9 +67,14 @@ class EffectFunction:
         except (PydanticSerializationError, ValueError) as error:
             raise TypeError(f"{what} cannot be kept as JSON ({error}): use plain values and pydantic models") from error
         try:
-            self._adapter.validate_json(text, by_alias=False, by_name=True)
+            kept = self._adapter.validate_json(text, by_alias=False, by_name=True)
         except ValidationError as misfit:
             raise TypeError(f"{what} would not come back from the journal as it is: {_first(misfit)}") from misfit
+        if not self._comes_back and kept != payload:
+            raise TypeError(
+                f"{what} would come back from the journal as {kept!r}, it is {payload!r}: annotate it with types that JSON "
+                "tells apart"
+            )
         return RecordedEffect(name=self.name, version=self._version, payload=from_json(text))
 
     def payload_of(self, effect: RecordedEffect, upcasts: Upcasts, where: str) -> Any:

@@ -86,7 +86,6 @@ class Checkpoints:
         self.last_seq = seq
         return info
 
-
     def _open_work(self, work: OpenWorkFound, unkept: Sequence[str]) -> str:
         shapes = json_of({ref.name: ref.spec.shape for ref in self._stores})
         parts = [

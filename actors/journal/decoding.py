@@ -65,10 +65,10 @@ def error_of(kept: RecordedError) -> BaseException:
     if isinstance(found, type) and issubclass(found, BaseException):
         try:
             error = found(*(kept.arguments or ()))
+            if str(error) == kept.message:
+                return error
         except Exception:
             return RecordedFailure(kept.type, kept.message)
-        if str(error) == kept.message:
-            return error
     return RecordedFailure(kept.type, kept.message)
 
 

@@ -20,7 +20,7 @@ from seqtor.actors.stores.contract import StoreActor, StoreRef
 from seqtor.messages.errors import JournalCorrupted
 from seqtor.messages.stores import Checkpoint
 
-__all__ = ["History", "KeptHistory", "Read", "history_of", "kept_from"]
+__all__ = ["History", "KeptHistory", "Read", "chain_before", "history_of", "kept_from"]
 
 PIECE = 1000
 Read = Callable[[Callable[[Backend], Any]], Any]
@@ -112,11 +112,7 @@ class KeptHistory:
         return self.walk(seq).states
 
     def walk(self, seq: int) -> Walk:
-        before = [info for info in self._checkpoints() if info.seq <= seq]
-        if not before and self.first > 1:
-            self._require_kept(1)
-        base = before[-1].seq if before else 0
-        sections = self._sections(base) if before else {}
+        base, sections = self.base(seq)
         kept = _checkpoints_of(sections, base)
         behind: dict[str, list[tuple[int, list[tuple[str, Any, int]]]]] = {}
         # Stores that make no checkpoint: all of their commits are needed.
@@ -132,6 +128,15 @@ class KeptHistory:
             folders.append(folder)
             states.append(folder(behind.get(ref.name, ())))
         return Walk(seq, self._stores, folders, tuple(states), self._checkpoints_at)
+
+    def base(self, seq: int) -> tuple[int, dict[str, bytes]]:
+        """The seq and the sections of the newest checkpoint up to `seq`; of the beginning, if there is none."""
+        before = [info for info in self._checkpoints() if info.seq <= seq]
+        if before:
+            return before[-1].seq, self._sections(before[-1].seq)
+        if self.first > 1:
+            self._require_kept(1)
+        return 0, {}
 
     def behaviour(self, ref: StoreRef[Any]) -> StoreActor[Any, Any]:
         checkpoints = self._checkpoints()
@@ -162,6 +167,12 @@ class KeptHistory:
                 f"the history of seq {seq} is not kept: {self.place} was compacted up to seq {first - 1}. Ask for a later "
                 "seq, or look into a backup from before; a longer retain= (None: for ever) keeps more from now on"
             )
+
+
+def chain_before(opened: Opened, seq: int) -> bytes | None:
+    """The hash that the record of `seq` is chained to, as far as that is known without the record before it."""
+    found = [info.chain for info in opened.checkpoints if info.seq == seq - 1]
+    return found[0] if found else GENESIS if seq == 1 else None
 
 
 def kept_from(opened: Opened) -> int:

@@ -24,7 +24,7 @@ from seqtor.actors.journal.groups import ends_after
 from seqtor.actors.journal.sqlite_errors import corrupted, meaning
 from seqtor.actors.journal.sqlite_files import FORMAT, TABLES, create_database, is_journal, wal_path, write_wal_again
 from seqtor.actors.journal.sqlite_owner import Owner
-from seqtor.actors.journal.sqlite_rows import entry_digest, part_digest, row_digest, set_meta, trim
+from seqtor.actors.journal.sqlite_rows import entry_digest, insert, part_digest, row_digest, set_meta, trim
 from seqtor.messages.errors import JournalLocked, NotRunning
 
 __all__ = ["SqliteBackend"]
@@ -36,9 +36,9 @@ WAL_PAGES = 500
 PIECE_ROWS = 256
 PIECE_BYTES = 1 << 20
 
-INSERT_COMMIT = "INSERT INTO commits VALUES (?, ?, ?)"
-INSERT_ENTRY = "INSERT INTO entries VALUES (?, ?, ?, ?, ?)"
-REPLACE_KEY = "INSERT OR REPLACE INTO keys VALUES (?, ?, ?, ?, ?)"
+INTO_COMMITS = "INSERT INTO commits"
+INTO_ENTRIES = "INSERT INTO entries"
+INTO_KEYS = "INSERT OR REPLACE INTO keys"
 
 
 class SqliteBackend:
@@ -230,28 +230,28 @@ class SqliteBackend:
         with self._writing("appending a group") as connection:
             through = ends_after(group, self._commits_through, self._entries_through)
             if len(group.commits) == 1 and not group.entries and not group.keys:
-                connection.execute(INSERT_COMMIT, group.commits[0])  # A transaction by itself.
+                insert(connection, INTO_COMMITS, group.commits)  # A transaction by itself.
             else:
                 connection.execute("BEGIN IMMEDIATE")
-                if group.commits:
-                    connection.executemany(INSERT_COMMIT, group.commits)
-                if group.entries:
-                    connection.executemany(INSERT_ENTRY, [(*entry, entry_digest(*entry)) for entry in group.entries])
-                if group.keys:
-                    self._write_keys(connection, group.keys)
+                insert(connection, INTO_COMMITS, group.commits)
+                insert(connection, INTO_ENTRIES, [(*entry, entry_digest(*entry)) for entry in group.entries])
+                self._write_keys(connection, group.keys)
                 connection.execute("COMMIT")
             self._commits_through, self._entries_through = through
             self._mark()  # After the commit: a mark never says more than is durable.
 
     def _write_keys(self, connection: apsw.Connection, keys: Sequence[KeyRow]) -> None:
-        if all(row.run for row in keys):
-            connection.executemany(REPLACE_KEY, [(*row, row_digest(row)) for row in keys])
-            return
+        bound: list[tuple[Any, ...]] = []
         for row in keys:
             if row.run:
-                connection.execute(REPLACE_KEY, (*row, row_digest(row)))
-            else:
-                connection.execute("DELETE FROM keys WHERE key = ?", (row.key,))
+                bound.append((*row, row_digest(row)))
+                continue
+            insert(
+                connection, INTO_KEYS, bound
+            )  # In the order of the rows: a key may be deleted and bound in one group.
+            bound.clear()
+            connection.execute("DELETE FROM keys WHERE key = ?", (row.key,))
+        insert(connection, INTO_KEYS, bound)
 
     def _mark(self) -> None:
         if self._owner is not None:

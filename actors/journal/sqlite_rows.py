@@ -1,11 +1,13 @@
-"""The rows of an SQLite journal: their digests, and which of them may go.
+"""The rows of an SQLite journal: how they are written, their digests, and which of them may go.
 
-Owns what is hashed, so that writing and reading agree, and the order in which rows are deleted. A digest finds damage,
+Owns how many are written at once, what is hashed, so that writing and reading agree, and the order in which rows are
+deleted. A digest finds damage,
 not malice: eight bytes are enough.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from hashlib import blake2b
 from typing import Any
@@ -14,8 +16,9 @@ import apsw
 
 from seqtor.actors.invariants import require
 
-__all__ = ["entry_digest", "part_digest", "row_digest", "set_meta", "trim"]
+__all__ = ["entry_digest", "insert", "part_digest", "row_digest", "set_meta", "trim"]
 
+ROWS_MAX = 128
 TRIM_PARTS = 16  # Parts of a checkpoint are up to 1 MiB, so a few of them make a long transaction.
 
 
@@ -34,6 +37,26 @@ def part_digest(attempt: int, number: int, section: str, data: bytes) -> bytes:
 def row_digest(row: tuple[Any, ...]) -> bytes:
     """The digest of a row of few and short values."""
     return blake2b(repr(tuple(row)).encode(), digest_size=8).digest()
+
+
+def insert(connection: apsw.Connection, into: str, rows: Sequence[Sequence[Any]]) -> None:
+    """Insert rows in order, many with one statement: `into` is all that comes before VALUES.
+
+    SQLite lets go of the GIL in every statement, and where other threads compute it can take 5 ms to get it back. The
+    sizes are powers of two, so that there are few different statements and all of them stay prepared.
+    """
+    start, end = 0, len(rows)
+    while start < end:
+        size = min(ROWS_MAX, 1 << (end - start).bit_length() - 1)
+        values = [value for row in rows[start : start + size] for value in row]
+        connection.execute(_insert_statement(into, len(rows[0]), size), values)
+        start += size
+
+
+@functools.cache
+def _insert_statement(into: str, columns: int, rows: int) -> str:
+    row = f"({', '.join('?' * columns)})"
+    return f"{into} VALUES {', '.join([row] * rows)}"
 
 
 def set_meta(connection: apsw.Connection, name: str, value: int | str) -> None:

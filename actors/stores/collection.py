@@ -183,8 +183,16 @@ class Collection(StoreSpec["CollectionView[ModelT]"], Generic[ModelT]):
         entries = ",\n".join(f"{text(key)}:{model_json(state.entries[key])}" for key in state.keys)
         return f'{{"version":{self.version}}}\n{{{entries}}}'.encode()
 
-    def use_upcasts(self, upcasts: Upcasts) -> None:
+    def require_kept(self, state: CollectionState[ModelT], writes: Sequence[Write]) -> None:
+        if self.tries_values:
+            for _, value in writes:
+                if value is not DELETED:
+                    self.kind.require_kept(value)
+
+    def prepare_for_journal(self, upcasts: Upcasts) -> None:
         self.kind.upcasts = upcasts
+        self.tries_values = not self.kind.comes_back
+        self.needs_judge = self.needs_judge or self.tries_values
 
     def check(self, state: CollectionState[ModelT]) -> None:
         if self.kind.invariants:

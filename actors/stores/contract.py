@@ -95,6 +95,7 @@ class StoreSpec(Generic[ViewT_co]):
         self.needs_judge = store_class.dispatcher != "core"
         self.validates = store_class.validate is not StoreActor.validate
         self.version = 1
+        self.tries_values = False
         self.keeps_parts = False  # Whether a record's value is a part of what it is decoded with, as a document's field.
 
     def build(self) -> StoreActor[Any, Any]:
@@ -152,8 +153,11 @@ class StoreSpec(Generic[ViewT_co]):
         """The state as bytes, off the store's dispatcher; NotImplemented if only the store's actor can tell."""
         return NotImplemented
 
-    def use_upcasts(self, upcasts: Upcasts) -> None:
-        """Take the functions that make old records fit."""
+    def prepare_for_journal(self, upcasts: Upcasts) -> None:
+        """Called before a start with a journal: take the functions that make old records fit, and see to `require_kept`."""
+
+    def require_kept(self, state: Any, writes: Sequence[Write]) -> None:
+        """Raise TypeError if a resulting write would not come back from the journal as it is."""
 
     def check(self, state: Any) -> None:
         """Run invariants on a whole new state; raises `Rejected`."""

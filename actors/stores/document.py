@@ -153,8 +153,14 @@ class Document(StoreSpec["DocumentView[ModelT]"], Generic[ModelT]):
     def checkpoint_of(self, state: DocumentState[ModelT]) -> bytes:
         return f'{{"version":{self.version},"value":{model_json(state.value)}}}'.encode()
 
-    def use_upcasts(self, upcasts: Upcasts) -> None:
+    def require_kept(self, state: DocumentState[ModelT], writes: Sequence[Write]) -> None:
+        if self.tries_values:
+            self.kind.require_kept(state.value)
+
+    def prepare_for_journal(self, upcasts: Upcasts) -> None:
         self.kind.upcasts = upcasts
+        self.tries_values = not self.kind.comes_back
+        self.needs_judge = self.needs_judge or self.tries_values
 
     def check(self, state: DocumentState[ModelT]) -> None:
         if self.kind.invariants:

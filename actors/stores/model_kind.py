@@ -13,8 +13,10 @@ from typing import Any, Generic, TypeVar
 from pydantic import BaseModel, TypeAdapter
 from pydantic.errors import PydanticUserError
 
+from seqtor.actors.journal.encoding import model_json
 from seqtor.actors.journal.upcasts import NO_UPCASTS, Upcasts
 from seqtor.messages.errors import RegistrationError, Rejected
+from seqtor.messages.fidelity import comes_back
 from seqtor.messages.immutability import (
     has_cached_property,
     has_user_validation,
@@ -78,6 +80,7 @@ class ModelKind(Generic[ModelT]):
         self.invariants = invariants
         self.shared = mutable_in_type(model) is None and not needs_value_check(model)
         self.validates = has_user_validation(model)
+        self.comes_back = comes_back(model)
         self.version: int = getattr(model, "record_version", 1)
         self.upcasts: Upcasts = NO_UPCASTS
         self._plain = (
@@ -139,6 +142,18 @@ class ModelKind(Generic[ModelT]):
         Raises RegistrationError that names `where` and the field.
         """
         return self.upcasts.model(self.model, value, version, self.version, where)
+
+    def require_kept(self, value: ModelT) -> None:
+        """Raise TypeError unless the journal would give the value back as it is."""
+        try:
+            kept = self.model.model_validate_json(model_json(value), by_alias=False, by_name=True)
+        except Exception as error:
+            raise TypeError(f"the journal cannot keep {value!r}: {error}") from error
+        if kept != value:
+            raise TypeError(
+                f"the journal would give {value!r} back as {kept!r}: give the fields of {self.model.__name__} types that "
+                "JSON tells apart"
+            )
 
     @property
     def shape(self) -> str:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from pydantic import TypeAdapter
 from pydantic_core import to_json
 
+from seqtor.actors.effects import EffectFunctions
 from seqtor.actors.handlers import Handler
 from seqtor.actors.journal.decoding import answer_adapter, value_of
 from seqtor.actors.journal.encoding import commit_text
@@ -22,7 +23,7 @@ from seqtor.actors.journal.upcasts import Upcasts
 from seqtor.actors.stores.contract import StoreRef
 from seqtor.messages.commits import EndedRun
 from seqtor.messages.errors import ReplayDiverged
-from seqtor.messages.records import CommitRecord
+from seqtor.messages.records import CommitRecord, RecordedEffect
 
 __all__ = ["Comparison", "Divergence", "members"]
 
@@ -30,6 +31,7 @@ __all__ = ["Comparison", "Divergence", "members"]
 # or measurements: they are taken from the record.
 OUTCOMES = ("state", "error", "result", "writes", "submitted", "effects", "calls", "reads")
 RETRYABLE = {'"failed"', '"retrying"'}  # Whether a failure is retried is for the policy to say, not for the handler.
+NOT_KNOWN = '""'  # A system in memory does not keep what was read.
 TEXT_MAX = 200
 ADVICE = (
     "A handler must do the same whenever it gets the same state and the same recorded inputs. Look for a clock (use "
@@ -65,10 +67,10 @@ class Divergence(NamedTuple):
 class Comparison:
     """Holds runs against their records."""
 
-    def __init__(self, stores: Sequence[StoreRef[Any]], upcasts: Upcasts) -> None:
+    def __init__(self, stores: Sequence[StoreRef[Any]], upcasts: Upcasts, effects: EffectFunctions) -> None:
         self._stores = stores
-        self._by_name = {ref.name: ref for ref in stores}
         self._upcasts = upcasts
+        self._effects = effects
 
     def of(self, ended: EndedRun, record: CommitRecord, body: str) -> tuple[str, Divergence | None]:
         """The text of the record that the run gives now, and what differs from the one that is kept."""
@@ -79,7 +81,7 @@ class Comparison:
             before, now = kept.get(name), found.get(name)
             if before == now:
                 continue
-            if self._same(name, before, now, ended, record):
+            if self._same(name, before, now, ended):
                 if before is not None:
                     found[name] = before
                 continue
@@ -94,9 +96,11 @@ class Comparison:
 
     # Whether a difference of text is one of value --------------------------------------------------------------------
 
-    def _same(self, name: str, before: str | None, now: str | None, ended: EndedRun, record: CommitRecord) -> bool:
+    def _same(self, name: str, before: str | None, now: str | None, ended: EndedRun) -> bool:
         if name == "state":
             return {before, now} <= RETRYABLE
+        if name == "reads":
+            return before == NOT_KNOWN
         if before is None or now is None:
             return False
         try:
@@ -108,6 +112,8 @@ class Comparison:
                 return self._same_writes(json.loads(before), ended)
             if name == "submitted":
                 return self._same_submissions(json.loads(before), json.loads(now), ended)
+            if name == "effects":
+                return self._same_effects(json.loads(before), json.loads(now))
         except Exception:  # What cannot be read as what it should be is not the same.
             return False
         return False
@@ -132,6 +138,16 @@ class Comparison:
             if self._upcasts.model(type(trigger), old["payload"], version, trigger.trigger_version, "") != trigger:
                 return False
         return True
+
+    def _same_effects(self, before: list[dict[str, Any]], now: list[dict[str, Any]]) -> bool:
+        payloads = [
+            [
+                (each["name"], self._effects.named(each["name"]).payload_of(RecordedEffect(**each), self._upcasts, ""))
+                for each in effects
+            ]
+            for effects in (before, now)
+        ]
+        return bool(payloads[0] == payloads[1])
 
 
 def _first_difference(name: str, before: str | None, now: str | None) -> tuple[str, str, str]:

@@ -13,20 +13,23 @@ import threading
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, NamedTuple, Protocol
 
+from seqtor.actors.answers import Call
 from seqtor.actors.calls import ReplayedCalls
 from seqtor.actors.committer.judge import resolve_all
 from seqtor.actors.effects import EffectFunctions
 from seqtor.actors.handlers import Handler
 from seqtor.actors.journal.upcasts import Upcasts
+from seqtor.actors.mailbox import Mailbox
 from seqtor.actors.outbox import Outbox, Prepare
 from seqtor.actors.publications import Publication
-from seqtor.actors.resources import ResourceRef
+from seqtor.actors.resources import ResourceRef, Resources
 from seqtor.actors.runs import AsyncRun, RunContext, SyncRun
 from seqtor.actors.stores.contract import StoreActor, StoreRef
 from seqtor.actors.submissions import Intake, Origin, Submission
+from seqtor.actors.transactions import Transaction
 from seqtor.messages.commits import CommitRun, EndedRun
-from seqtor.messages.errors import Rejected, StoreUnavailable
-from seqtor.messages.records import CommitRecord
+from seqtor.messages.errors import Rejected, ReplayDiverged, StoreUnavailable
+from seqtor.messages.records import CommitRecord, RecordedCall
 from seqtor.messages.runs import AttemptConflict, State
 from seqtor.messages.stores import Commit, StoreAccess
 
@@ -102,17 +105,33 @@ class LastSnapshot(Publication):
         return self._writes_since()
 
 
+class NotedCalls(ReplayedCalls):
+    """Answers of calls from the record; remembers if one was asked for that is not there."""
+
+    diverged: ReplayDiverged | None = None
+
+    def _recorded(self, transaction: Transaction, call_id: str, call: Call) -> RecordedCall:
+        try:
+            return super()._recorded(transaction, call_id, call)
+        except ReplayDiverged as missing:
+            self.diverged = self.diverged or missing
+            raise
+
+
 class Surroundings:
     """What a run expects around it, for one thread: board, clock, committer, pool and loop in one. Close it there."""
 
     epoch = 1
+    driver = None
     newest: Publication
     intent: CommitRun
 
     def __init__(self, program: Program) -> None:
         self.executing: dict[int, Any] = {}
+        self._thread = threading.get_ident()
         self._runner: asyncio.Runner | None = None
         whatever: Any = self
+        self.resources = Resources(program.resources, whatever)
         self.context = RunContext(
             board=whatever,
             clock=whatever,
@@ -122,6 +141,7 @@ class Surroundings:
             stores=program.stores,
             async_reads=whatever,
             make_outbox=lambda submission: Outbox(submission, program.prepare, program.effects),
+            resources=self.resources,
         )
 
     # The clock.
@@ -159,10 +179,30 @@ class Surroundings:
             self._runner = asyncio.Runner()
         self._runner.run(coroutine, context=contextvars.copy_context())
 
+    # Where resources are closed.
+
+    def call(self, callback: Callable[[], None]) -> None:
+        """Call back on the loop, while it runs."""
+        assert self._runner is not None  # Only what was opened on the loop is closed there.
+        self._runner.get_loop().call_soon_threadsafe(callback)
+
+    def ready(self, mailbox: Mailbox) -> None:
+        """Run the mailbox on this thread."""
+        if threading.get_ident() == self._thread:
+            mailbox.run()
+        else:
+            self.call(mailbox.run)
+
+    def dead_letter(self, letter: Any) -> None:
+        """Nothing is sent that could become one."""
+
     def close(self) -> None:
-        """Cancel what handlers left on the loop."""
-        if self._runner is not None:
-            self._runner.close()
+        """Close the resources that handlers have opened, and cancel what they left on the loop."""
+        if self._runner is None:
+            self.resources.close()
+        else:
+            with self._runner as runner:
+                runner.run(asyncio.to_thread(self.resources.close))
 
 
 class Execution:
@@ -177,7 +217,8 @@ class Execution:
     def again(self, run: RecordedRun, around: Surroundings) -> EndedRun:
         """Execute and judge; returns how the run ends now.
 
-        Raises RegistrationError if the trigger does not fit its type any more, StoreUnavailable from a store.
+        Raises ReplayDiverged for a call that is not recorded, RegistrationError if the trigger does not fit its type any
+        more, StoreUnavailable from a store.
         """
         record, submission = run.record, self._submission(run)
         since, before = record.first_snapshot, record.seq - 1
@@ -187,10 +228,12 @@ class Execution:
         first = FirstSnapshot(since, run.earlier.at)
         first.next = around.newest
         actor.first_snapshot = first
-        actor._calls = ReplayedCalls(record.calls)
+        actor._calls = calls = NotedCalls(record.calls)
         actor._execute(record.attempt)
         intent = around.intent
         del around.intent, around.newest
+        if calls.diverged is not None:  # Whatever the handler has made of it.
+            raise calls.diverged
         state, result, error = intent.outcome, intent.result, intent.error
         writes: tuple[tuple[int, Any], ...] = ()
         if state is State.COMMITTED:

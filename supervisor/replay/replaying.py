@@ -138,7 +138,7 @@ class Replay:
         self.chain = history.chain_before(first) or GENESIS
         self._place = history.place
         self._handler_named = program.handler_named
-        self._comparison = Comparison(program.stores, program.upcasts)
+        self._comparison = Comparison(program.stores, program.upcasts, program.effects)
         self._order = order
 
     def window(self, rows: Iterator[CommitRow], threads: Workers[Surroundings]) -> int:
@@ -219,7 +219,9 @@ class States:
         record = from_json(row.body)
         self._walk.fold(record)
         self._recent[row.seq] = self._walk.states
-        self._written[row.seq] = {store: [write[0] for write in writes] for store, writes in writes_by_store(record).items()}
+        self._written[row.seq] = {
+            store: [write[0] for write in writes] for store, writes in writes_by_store(record).items()
+        }
         oldest = row.seq - WINDOW - LOOK_BACK
         self._recent.pop(oldest, None)
         self._written.pop(oldest, None)

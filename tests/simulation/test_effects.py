@@ -19,9 +19,10 @@ from pykka import ActorRegistry
 
 from seqtor import Collection, EffectContext, Record, Retry, State, Supervisor, Transaction, Trigger
 from seqtor.actors import SimulatedDispatchers
+from seqtor.actors.futures import ReplyFuture
 from seqtor.actors.journal.contract import Group
 from seqtor.actors.journal.memory import MemoryBackend
-from seqtor.messages import GetStats
+from seqtor.messages import GetOpenWork, GetStats
 from tests.simulation.trace import TracedDispatchers
 from tests.simulation.worlds import in_simulation
 
@@ -159,8 +160,11 @@ def rows(backend: Counting) -> Iterator[dict[str, Any]]:
 
 @pytest.mark.parametrize("crashes", [0, 1, 4])
 @in_simulation
-def test_effects_are_never_early_never_forgotten_and_answered_once(seed: int, crashes: int) -> None:
+def test_effects_are_never_early_never_forgotten_and_answered_once(
+    seed: int, crashes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     chance = random.Random(f"crashes:{seed}:{crashes}")
+    monkeypatch.setattr("seqtor.actors.journal.actor.CHECKPOINT_BYTES_MIN", chance.choice((300, 3000, 1 << 24)))
     backend = Counting()
     outside = Outside(backend)
     through = submitted = 0
@@ -211,6 +215,43 @@ def check(backend: Counting, outside: Outside, dead: set[str], *, retried_across
             assert outside.tries[key] == min(line.failures + 1, POLICY.max_runs)
         else:
             assert outside.tries[key] >= min(line.failures + 1, POLICY.max_runs)
+
+
+@in_simulation
+def test_a_checkpoint_knows_an_effect_s_end_and_what_it_returned_together_or_not_at_all(seed: int) -> None:
+    """The journal is asked for its open work behind an effect's end, in one batch with it or in the next."""
+    backend, dispatchers = Counting(), SimulatedDispatchers(seed)
+    system = Supervisor(backend, dispatchers=lambda settings: dispatchers)
+    found: list[Any] = []
+
+    @system.effect("return")
+    def give_back(context: EffectContext, payload: None) -> Trigger[Any]:
+        return Acknowledged(key=context.key, again=False)
+
+    system.on(Order)(lambda trigger, tx: tx.effect(give_back, None))
+    system.on(Acknowledged)(lambda trigger, tx: None)
+    with system:
+        journal: Any = system._running._journal_ref.actor_inbox  # type: ignore[union-attr]
+        put = journal.put
+
+        class Behind:
+            """The journal's mailbox, in which a question follows every end of an effect."""
+
+            closed = False
+
+            def tell(self, message: Any) -> None:
+                reply = ReplyFuture()
+                put(message)
+                put(GetOpenWork(seq=1, reply_to=reply))
+                found.append(reply)
+
+        system._running._effects._actor._journal = Behind()  # type: ignore[assignment, union-attr]
+        system.ask(Order(number=0))
+        assert dispatchers.run_until(lambda: system._running.board.durable.seq == 2, None)  # type: ignore[union-attr]
+        (work,) = [reply.get() for reply in found]
+        is_in_it = work.entries_through == 1
+        assert len(work.submissions) == is_in_it
+        assert len(work.effects) == (not is_in_it)
 
 
 # Time -----------------------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ nothing is reported. `test_types.py` takes the comments away and counts the repo
 
 from __future__ import annotations
 
-from seqtor import Collection, Document, Priority, Record, Supervisor, Transaction, Trigger
+from seqtor import Collection, Document, EffectContext, Priority, Record, Retry, Supervisor, Transaction, Trigger
 
 
 class Account(Record):
@@ -83,6 +83,50 @@ def transfer(trigger: Transfer, tx: Transaction) -> int:
     tx[board].set(Account())  # type: ignore[arg-type]
     tx["accounts"]  # type: ignore[index]
     return trigger.amount
+
+
+# An effect takes a context and a payload, and returns a trigger or nothing.
+@system.effect("place", retry=Retry(5))
+def place(context: EffectContext, order: Account) -> Trigger | None:
+    return Note(text=context.key)
+
+
+@system.effect("notify")
+async def notify(context: EffectContext, text: str) -> None:
+    return None
+
+
+@system.effect("one")  # type: ignore[type-var]
+def takes_no_payload(context: EffectContext) -> None:
+    return None
+
+
+@system.effect("two")  # type: ignore[type-var]
+def takes_a_transaction(tx: Transaction, order: Account) -> None:
+    return None
+
+
+@system.effect("three")  # type: ignore[type-var]
+def returns_a_text(context: EffectContext, order: Account) -> str:
+    return "text"
+
+
+system.effect("four", retry=5)  # type: ignore[arg-type]
+Retry(5, backof=3)  # type: ignore[call-arg]
+Retry("5")  # type: ignore[arg-type]
+system.resource("five", 5)  # type: ignore[call-overload]
+
+
+@system.on(Note)
+def release(trigger: Note, tx: Transaction) -> str:
+    tx.effect(place, Board())  # type: ignore[arg-type]
+    tx.effect(place, "alice")  # type: ignore[arg-type]
+    tx.effect(place)  # type: ignore[call-arg]
+    tx.effect(notify, 3)  # type: ignore[arg-type]
+    tx.effect("place", Account())  # type: ignore[arg-type]
+    tx.effect(transfer, Account())  # type: ignore[arg-type]
+    tx.resource("client")  # type: ignore[arg-type]
+    return trigger.text
 
 
 # What is asked for has the type that its trigger promises.

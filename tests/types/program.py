@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import datetime
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, assert_type
 
 from pydantic import BaseModel
@@ -15,11 +16,15 @@ from seqtor import (
     CollectionView,
     CommitIntent,
     ConflictReport,
+    DeadLetterRecord,
     Document,
     DocumentView,
+    EffectContext,
     Priority,
     Record,
     Rejected,
+    ResourceRef,
+    Retry,
     RunRecord,
     Settings,
     Snapshot,
@@ -191,6 +196,75 @@ async def note(trigger: Note, tx: Transaction) -> str:
 system.include(bundle)
 
 
+# Effects and resources ----------------------------------------------------------------------------------------------
+
+
+class Client:
+    """What is opened once."""
+
+    def place(self, source: str, client_id: str) -> str:
+        return f"{client_id} {source}"
+
+
+@contextmanager
+def open_client() -> Iterator[Client]:
+    yield Client()
+
+
+@asynccontextmanager
+async def open_async_client() -> AsyncIterator[Client]:
+    yield Client()
+
+
+client = system.resource("client", open_client)
+async_client = system.resource("async client", open_async_client)
+assert_type(client, ResourceRef[Client])
+assert_type(async_client, ResourceRef[Awaitable[Client]])
+
+
+@system.effect("exchange.place", retry=Retry(5, backoff=datetime.timedelta(seconds=1), jitter=0.1, on=(OSError,)))
+def place(context: EffectContext, order: Transfer) -> Trigger | None:
+    assert_type(context.key, str)
+    assert_type(context.seq, int)
+    assert_type(context.attempt, int)
+    assert_type(context.resource(client), Client)
+    return Note(text=context.resource(client).place(order.source, client_id=context.key))
+
+
+@system.effect("exchange.notify")
+async def notify(context: EffectContext, text: str) -> Note | None:
+    assert_type(await context.resource(async_client), Client)
+    return None
+
+
+@system.effect("exchange.log")
+def log(context: EffectContext, order: Account | None) -> None:
+    return None
+
+
+@bundle.effect("desk.ring", retry=Retry(1))
+def ring(context: EffectContext, times: int) -> Note:
+    return Note(text="")
+
+
+kept: Callable[[EffectContext, Transfer], Trigger | None] = place  # As it was: it can be called and tested.
+
+
+class Release(Trigger[None]):
+    """Releases effects."""
+
+
+@system.on(Release)
+async def release(trigger: Release, tx: Transaction) -> None:
+    tx.effect(place, Transfer(source="alice", target="bob", amount=1))
+    tx.effect(notify, "text")
+    tx.effect(log, None)
+    tx.effect(log, Account())
+    tx.effect(ring, 3)
+    assert_type(tx.resource(client), Client)
+    assert_type(await tx.resource(async_client), Client)
+
+
 # Use --------------------------------------------------------------------------------------------------------------
 
 
@@ -219,7 +293,10 @@ def use() -> None:
         assert_type(system.stats().state_counts[State.COMMITTED], int)
         assert_type(system.record(1), RunRecord)
         assert_type(system.record(1).error, str | None)
+        assert_type(system.stats().effects_through, int)
         assert_type(system.conflicts(), ConflictReport)
+        assert_type(system.dead_letters(limit=3), list[DeadLetterRecord])
+        assert_type(system.dead_letters()[0].error, str)
     assert_type(Supervisor().start(), Supervisor)
     system.stop(grace=datetime.timedelta(seconds=1))
 

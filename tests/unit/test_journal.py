@@ -11,6 +11,7 @@ from typing import Any
 import apsw
 import immutables
 import pytest
+from pydantic import BaseModel
 
 from seqtor import (
     Collection,
@@ -686,6 +687,61 @@ def test_an_upcast_is_registered_once_and_for_a_model() -> None:
         system.upcast(Account)(lambda old, version: old)
     with pytest.raises(RegistrationError, match="takes a stored model or a trigger type"):
         system.upcast(int)  # type: ignore[type-var]
+
+
+# What JSON cannot tell apart -------------------------------------------------------------------------------------------
+
+
+class Loose(Trigger[None]):
+    """Holds anything."""
+
+    held: Any
+
+
+class LooseModel(BaseModel):
+    """Mutable, with fields that JSON may change."""
+
+    held: Any = None
+    data: bytes = b""
+
+
+@pytest.mark.parametrize("held", [(1, 2), b"x", float("inf"), 3 + 4j])
+def test_a_trigger_that_would_come_back_as_another_is_refused_with_a_journal(held: Any, path: Path) -> None:
+    system = Supervisor(path)
+
+    @system.on(Loose)
+    def take(trigger: Loose, tx: Transaction) -> None:
+        """Nothing to do."""
+
+    with system:
+        with pytest.raises(TypeError, match=r"the journal (would give|cannot keep) Loose"):
+            system.submit(Loose(held=held))
+        system.ask(Loose(held="plain"), timeout=WAIT_S)
+
+
+def test_a_value_that_the_journal_cannot_keep_fails_its_run_and_nothing_else(path: Path) -> None:
+    system = Supervisor(path)
+    document = system.store("document", Document(LooseModel))
+    collection = system.store("collection", Collection(LooseModel))
+
+    @system.on(Put)
+    def put(trigger: Put, tx: Transaction) -> None:
+        value = {"bytes": b"\xff\xfe", "tuple": (1, 2), "object": object(), "plain": 1}[trigger.kind]
+        if trigger.key == "document":
+            tx[document].update(held=value)
+        elif trigger.kind == "bytes":
+            tx[collection]["x"] = LooseModel(data=b"\xff\xfe")
+        else:
+            tx[collection]["x"] = LooseModel(held=value)
+
+    with system:
+        for key in ("document", "collection"):
+            for kind in ("bytes", "tuple", "object"):
+                with pytest.raises(HandlerFailed, match=r"the journal (would give|cannot keep)"):
+                    system.ask(Put(key=key, kind=kind), timeout=WAIT_S)
+            system.ask(Put(key=key, kind="plain"), timeout=WAIT_S)
+        assert system.snapshot()[document].value.held == 1
+        assert system.snapshot()[collection]["x"].held == 1
 
 
 # Simulated ---------------------------------------------------------------------------------------------------------

@@ -24,8 +24,8 @@ from seqtor.messages.message import message
 MODULES = [importlib.import_module(f"seqtor.messages.{each.name}") for each in pkgutil.iter_modules(messages.__path__)]
 # What messages and answers are made of; sent by nobody on its own.
 PARTS = {
-    "AttemptConflict", "Checkpoint", "Commit", "CommitIntent", "ConflictReport", "EndedRun", "HotKey", "Mutable",
-    "Pair", "Released", "RunRecord", "Stats", "StoreAccess", "Write",
+    "AttemptConflict", "Checkpoint", "Commit", "CommitIntent", "ConflictReport", "DeadLetterRecord", "EndedRun", "HotKey",
+    "Mutable", "Pair", "Released", "RunRecord", "Stats", "StoreAccess", "Write",
 }  # fmt: skip
 CHANGEABLE = {
     "CommitRun.accesses.keys": "the attempt's own read set, handed over at its end and written by nobody since",

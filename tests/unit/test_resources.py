@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Any
+from typing import Any, Self
 
 import pytest
 from loguru import logger
@@ -338,7 +338,7 @@ class Both:
 
     def __exit__(self, *_: object) -> None: ...
 
-    async def __aenter__(self) -> Both:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None: ...
@@ -351,7 +351,7 @@ def test_what_can_be_entered_in_both_ways_is_an_async_one() -> None:
         assert system.ask(UseLater(), timeout=WAIT_S) == "both"
 
 
-@pytest.mark.parametrize("made", [lambda: 3, lambda: Client(), lambda: asyncio.sleep(0)])
+@pytest.mark.parametrize("made", [lambda: 3, Client, lambda: asyncio.sleep(0)])
 @pytest.mark.parametrize("trigger", [Use(), UseLater()])
 def test_an_opener_that_returns_no_context_manager_says_what_it_returned(made: Any, trigger: Any) -> None:
     system = threaded()
@@ -370,7 +370,10 @@ def test_a_resource_of_another_system_is_refused(log: Log) -> None:
         assert system.ask(Use(name="own")) == "client"
     plain = simulated()
     plain.on(Use)(lambda trigger, tx: tx.resource("client"))
-    with plain, pytest.raises(HandlerFailed, match=r"takes the ResourceRef that system.resource\(\) returned, got 'client'"):
+    with (
+        plain,
+        pytest.raises(HandlerFailed, match=r"takes the ResourceRef that system.resource\(\) returned, got 'client'"),
+    ):
         plain.ask(Use())
 
 
@@ -413,8 +416,12 @@ def test_resources_are_closed_in_reverse_order(make: Any, log: Log) -> None:
 
 def test_resources_are_opened_and_closed_where_they_are_used(log: Log) -> None:
     system = threaded()
-    refs = {"plain": system.resource("plain", log.opener("plain")), "later": system.resource("l", log.opener("later")),
-            "async": system.resource("async", log.async_opener("async")), "effect": system.resource("e", log.opener("effect"))}  # fmt: skip
+    refs: dict[str, Any] = {
+        "plain": system.resource("plain", log.opener("plain")),
+        "later": system.resource("later", log.opener("later")),
+        "async": system.resource("async", log.async_opener("async")),
+        "effect": system.resource("effect", log.opener("effect")),
+    }
     using(system, **refs)
 
     class Release(Trigger[None]):
@@ -508,7 +515,9 @@ def test_what_is_opened_after_the_stop_is_closed_at_once(log: Log) -> None:
     assert str(errors[0]) == "the resource 'client' cannot be used any more: the system has stopped"
 
 
-def test_a_stop_waits_only_so_long_for_a_place_that_hangs(log: Log, monkeypatch: pytest.MonkeyPatch, warnings: list[str]) -> None:
+def test_a_stop_waits_only_so_long_for_a_place_that_hangs(
+    log: Log, monkeypatch: pytest.MonkeyPatch, warnings: list[str]
+) -> None:
     monkeypatch.setattr("seqtor.actors.resources.CLOSE_TIMEOUT_S", 0.05)
     system, gate = threaded(), Gate()
     ref = system.resource("client", log.opener())
@@ -547,7 +556,11 @@ async def coroutine() -> None: ...
         ("", contextlib.nullcontext, "a resource's name is a non-empty string, got ''"),
         (None, contextlib.nullcontext, "a resource's name is a non-empty string, got None"),
         ("taken", contextlib.nullcontext, "there is a resource called 'taken' already"),
-        ("x", contextlib.nullcontext(), "pass a function that returns a context manager, which is opened at the first use"),
+        (
+            "x",
+            contextlib.nullcontext(),
+            "pass a function that returns a context manager, which is opened at the first use",
+        ),
         ("x", generator, "the opener must return a context manager: add @contextlib.contextmanager"),
         ("x", async_generator, "the opener must return a context manager: add @contextlib.asynccontextmanager"),
         ("x", coroutine, "add @contextlib.asynccontextmanager, and yield instead of returning"),

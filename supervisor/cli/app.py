@@ -1,0 +1,42 @@
+"""All commands of `seqtor` in one."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+import seqtor
+from seqtor.cli.journal import journal
+from seqtor.cli.options import AsJson
+from seqtor.cli.output import say, say_json
+from seqtor.cli.past import diff, history, state
+from seqtor.cli.replaying import replay, verify
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    name="seqtor",
+    help="Look into a seqtor journal, replay it, keep it in order.",
+    epilog="Exit codes: 0 fine, 1 divergence or damage found, 2 wrong usage, 3 the journal is locked or cannot be read.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.command()(state)
+app.command()(history)
+app.command()(diff)
+app.command()(replay)
+app.command()(verify)
+app.add_typer(journal, name="journal")
+
+
+@app.command()
+def version(as_json: AsJson = False) -> None:
+    """Say which version of seqtor this is, and of Python."""
+    python = sys.version.split()[0]
+    if as_json:
+        say_json({"version": seqtor.__version__, "python": python})
+    else:
+        say(f"seqtor {seqtor.__version__}, Python {python}")

@@ -1,0 +1,132 @@
+"""What commands have in common: their options, the journal and the system that these name, and exit codes.
+
+Owns the translation of errors into exit codes. Promises: an error is one text on standard error, without a traceback.
+"""
+
+from __future__ import annotations
+
+import enum
+import importlib
+import pathlib
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+import typer
+
+from seqtor.actors.journal.contract import Backend, Opened
+from seqtor.cli.output import note
+from seqtor.journals import backend_maker
+from seqtor.messages.errors import JournalCorrupted, RegistrationError, ReplayDiverged, SeqtorError
+from seqtor.system import Supervisor
+
+__all__ = ["AsJson", "ExitCode", "JournalOption", "SystemOption", "backend_of", "exit_codes", "opened_journal", "system_of",
+           "usage_error"]  # fmt: skip
+
+JournalOption = Annotated[
+    str | None,
+    typer.Option(
+        "--journal", envvar="SEQTOR_JOURNAL", metavar="PATH_OR_URL", help="The journal, as Supervisor takes it."
+    ),
+]
+SystemOption = Annotated[
+    str | None,
+    typer.Option("--system", envvar="SEQTOR_SYSTEM", metavar="MODULE:NAME", help="The program's Supervisor."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else on standard output.")]
+
+
+class ExitCode(enum.IntEnum):
+    """How a command ends."""
+
+    FINE = 0
+    FOUND = 1  # A divergence, or damage.
+    WRONG_USAGE = 2
+    NOT_READABLE = 3  # The journal is locked, missing, or its medium does not answer.
+
+
+def usage_error(text: str) -> typer.Exit:
+    """Say what is wrong with how the command was called; raise what this returns."""
+    note(f"seqtor: {text}")
+    return typer.Exit(ExitCode.WRONG_USAGE)
+
+
+@contextmanager
+def exit_codes() -> Iterator[None]:
+    """End the command with the exit code that an error stands for."""
+    try:
+        yield
+    except (JournalCorrupted, ReplayDiverged) as error:
+        code, told = ExitCode.FOUND, error
+    except (RegistrationError, LookupError) as error:
+        code, told = ExitCode.WRONG_USAGE, error  # type: ignore[assignment]
+    except (SeqtorError, OSError) as error:
+        if isinstance(error, BrokenPipeError):
+            raise
+        code, told = ExitCode.NOT_READABLE, error  # type: ignore[assignment]
+    else:
+        return
+    note(f"seqtor: {_text(told)}")
+    raise typer.Exit(code)
+
+
+def _text(error: BaseException) -> str:
+    """What the error says, without what Python puts around it."""
+    if isinstance(error, OSError) and error.filename is None and error.strerror:
+        return error.strerror
+    return str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+
+
+def backend_of(journal: str | None, system: str | None = None) -> Backend:
+    """The journal that is meant, not opened yet."""
+    if journal is None and system is not None:
+        backend = system_of(system, None)._make_backend()
+        if backend is None:
+            raise usage_error(f"{system} keeps everything in memory: name a journal with --journal")
+        return backend
+    if journal is None:
+        raise usage_error("name the journal: --journal PATH_OR_URL, or SEQTOR_JOURNAL in the environment")
+    backend = backend_maker(journal)()
+    if backend is None:
+        raise usage_error(f"{journal} is no journal that another process could read")
+    return backend
+
+
+@contextmanager
+def opened_journal(backend: Backend) -> Iterator[tuple[Backend, Opened]]:
+    """The journal, open for reading."""
+    opened = backend.open(write=False)
+    try:
+        yield backend, opened
+    finally:
+        backend.close()
+
+
+def system_of(place: str | None, journal: str | None) -> Supervisor:
+    """The Supervisor that MODULE:NAME names, with the journal, if one is given, in place of its own."""
+    if place is None:
+        raise usage_error("name the program: --system MODULE:NAME, or SEQTOR_SYSTEM in the environment")
+    module, colon, name = place.partition(":")
+    if not module or not colon or not name:
+        raise usage_error(f"--system takes MODULE:NAME, such as bank:system, got {place!r}")
+    folder = str(pathlib.Path.cwd())
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+    try:
+        found: Any = importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+            raise
+        raise usage_error(f"there is no module {error.name!r} in {folder} or among what is installed") from None
+    for part in name.split("."):
+        if not hasattr(found, part):
+            raise usage_error(f"the module {module} has no {name!r}")
+        found = getattr(found, part)
+    if not isinstance(found, Supervisor) and callable(found):
+        found = found()
+    if not isinstance(found, Supervisor):
+        raise usage_error(f"{place} is a {type(found).__name__}, expected a Supervisor or a function that makes one")
+    if journal is not None:
+        found._make_backend = backend_maker(journal)
+    return found
