@@ -43,7 +43,7 @@ def _walk(annotation: Any, config: Any, seen: set[Any]) -> bool:
     if annotation is float:
         return config.get("ser_json_inf_nan") in ("strings", "constants")
     if annotation is bytes:
-        return config.get("ser_json_bytes") == "base64" == config.get("val_json_bytes")
+        return bool(config.get("ser_json_bytes") == "base64" == config.get("val_json_bytes"))
     if not isinstance(annotation, type):
         return False
     if annotation in TEXTS or issubclass(annotation, enum.Enum):

@@ -196,10 +196,10 @@ class Journal(Actor):
         self.on_batch_end()
         self._backend.close()
 
-    def on_failure(self, kind: Any, error: Any, traceback: Any) -> None:
+    def on_failure(self, exception_type: Any, exception_value: Any, traceback: Any) -> None:
         """Leave nobody waiting, what was to become durable may be on disk or not; and let others open the journal."""
         for reply_to in self._answers:
-            answer_error(reply_to, OutcomeUnknown(f"the journal failed ({kind.__name__}: {error})"))
+            answer_error(reply_to, OutcomeUnknown(f"the journal failed ({exception_type.__name__}: {exception_value})"))
         try:
             self._backend.close()
         except Exception as late:

@@ -135,7 +135,7 @@ class KeptHistory:
         if before:
             return before[-1].seq, self._sections(before[-1].seq)
         if self.first > 1:
-            self._require_kept(1)
+            raise self._not_kept(seq)
         return 0, {}
 
     def behaviour(self, ref: StoreRef[Any]) -> StoreActor[Any, Any]:
@@ -161,12 +161,14 @@ class KeptHistory:
             raise
 
     def _require_kept(self, seq: int) -> None:
-        first = self.first
-        if seq < first:
-            raise LookupError(
-                f"the history of seq {seq} is not kept: {self.place} was compacted up to seq {first - 1}. Ask for a later "
-                "seq, or look into a backup from before; a longer retain= (None: for ever) keeps more from now on"
-            )
+        if seq < self.first:
+            raise self._not_kept(seq)
+
+    def _not_kept(self, seq: int) -> LookupError:
+        return LookupError(
+            f"the history of seq {seq} is not kept: {self.place} was compacted up to seq {self.first - 1}. Ask for a later "
+            "seq, or look into a backup from before; a longer retain= (None: for ever) keeps more from now on"
+        )
 
 
 def chain_before(opened: Opened, seq: int) -> bytes | None:

@@ -154,7 +154,7 @@ class Collection(StoreSpec["CollectionView[ModelT]"], Generic[ModelT]):
         return _resolve(state, writes)
 
     def op_json(self, key: str, op: ModelT | None) -> str:
-        return "null" if op is DELETED else model_json(op)
+        return "null" if op is None else model_json(op)
 
     def restore(
         self, checkpoint: Checkpoint | None, state: CollectionState[ModelT], tail: Tail
@@ -171,7 +171,7 @@ class Collection(StoreSpec["CollectionView[ModelT]"], Generic[ModelT]):
         return _resolve(state, joined)[0]
 
     def same_op(self, key: str, op: ModelT | None, kept: Any, version: int) -> bool:
-        if op is DELETED or kept is None:
+        if op is None or kept is None:  # Deleted.
             return op is kept
         return self.kind.same(op, self.kind.from_json(kept, version, f"key {key!r}"))
 

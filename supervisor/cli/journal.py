@@ -58,11 +58,13 @@ def _summary(findings: Findings) -> str:
     if not findings.commits_through and findings.damage:
         return "the journal cannot be opened; `seqtor journal export` saves the commits that can still be read"
     commits = f"commits {findings.commits_from} to {findings.commits_through}"
+    if findings.commits_from > findings.commits_through:
+        commits = f"no commits after seq {findings.commits_through}"
     if findings.damage and findings.intact_through < findings.commits_through:
         commits += f" (intact up to {findings.intact_through})"
     return (
-        f"{commits}, {findings.entries} entries, {findings.keys} idempotency keys, {len(findings.checkpoints)} checkpoints"
-        f"{'' if findings.damage else ': all intact'}"
+        f"{commits}; entries: {findings.entries}, idempotency keys: {findings.keys}, checkpoints: "
+        f"{len(findings.checkpoints)}{'' if findings.damage else '; all intact'}"
     )
 
 

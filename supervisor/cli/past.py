@@ -169,7 +169,7 @@ def history(
             say_json({"store": store, "key": key, "changes": found})
             return
         for change in found:
-            when = "before" if change["time"] is None else moment(change["time"])
+            when = "initially" if change["time"] is None else moment(change["time"])
             say(f"seq {change['seq']}  {when}  {change['trigger'] or '-'}  {compact(change['value'])}")
         if not found:
             note(f"seqtor: {store}[{key!r}] never had a value, as far as the journal goes back")

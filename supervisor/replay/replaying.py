@@ -54,6 +54,8 @@ class ReplayReport(NamedTuple):
     seconds: float
 
     def __str__(self) -> str:
+        if self.first > self.last:
+            return f"no records from seq {self.first} on: nothing to execute again"
         reasons = ", ".join(f"{count} {reason}" for reason, count in self.skipped.items())
         return (
             f"seq {self.first} to {self.last}: {self.executed} executed again as recorded, {sum(self.skipped.values())} "
