@@ -27,6 +27,7 @@ __all__ = [
     "RegistrationError",
     "Rejected",
     "ReplayDiverged",
+    "RunCrashed",
     "SeqtorError",
     "StoreUnavailable",
     "UnknownTrigger",
@@ -82,6 +83,12 @@ class HandlerFailed(SeqtorError):
         self.seq = seq
         self.attempts = attempts
         self.__cause__ = cause
+
+
+class RunCrashed(SeqtorError):
+    """The actor that executes a run crashed at each try: no doing of the handler, so replay does not repeat it."""
+
+    code = "run_crashed"
 
 
 class DeadlineExceeded(SeqtorError):

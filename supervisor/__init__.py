@@ -13,6 +13,7 @@ from seqtor.messages import (
     Aborted,
     Cancelled,
     CommitIntent,
+    CommitRecord,
     ConflictReport,
     DeadLetterRecord,
     DeadlineExceeded,
@@ -42,6 +43,7 @@ from seqtor.messages import (
     WouldDeadlock,
 )
 from seqtor.registry import Bundle
+from seqtor.replay import ReplayReport
 from seqtor.settings import Settings
 from seqtor.snapshots import Snapshot
 from seqtor.system import Supervisor
@@ -58,6 +60,7 @@ __all__ = [
     "Collection",
     "CollectionView",
     "CommitIntent",
+    "CommitRecord",
     "ConflictReport",
     "DeadLetterRecord",
     "DeadlineExceeded",
@@ -79,6 +82,7 @@ __all__ = [
     "RegistrationError",
     "Rejected",
     "ReplayDiverged",
+    "ReplayReport",
     "ResourceRef",
     "Retry",
     "RunRecord",

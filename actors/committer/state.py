@@ -21,7 +21,7 @@ from seqtor.actors.committer.stalls import Claims, Readers, highest_executing_be
 from seqtor.actors.invariants import require
 from seqtor.actors.stores.contract import StoreRef
 from seqtor.messages.commits import CommitJudged, CommitRun, EndedRun, JudgeCommit
-from seqtor.messages.errors import Rejected
+from seqtor.messages.errors import Rejected, RunCrashed
 from seqtor.messages.refusals import DuplicateIntent, StaleAttempt, StaleEpoch
 from seqtor.messages.runs import AttemptConflict, State
 from seqtor.messages.stores import Commit, StoreAccess, Write
@@ -180,9 +180,11 @@ class CommitOrder:
             self._executing.pop(seq, None)
             self.out.replaced.append((seq, attempt))
             return
+        crash = RunCrashed(f"its run actor crashed {slot.crashes} times, at last with {type(error).__name__}: {error}")
+        crash.__cause__ = error
         failed = CommitRun(
             run=None, submission=submission, seq=seq, attempt=attempt, epoch=self.epoch, snapshot_seq=seq - 1,
-            first_snapshot_seq=seq - 1, outcome=State.FAILED, accesses=(), released=None, result=None, error=error,
+            first_snapshot_seq=seq - 1, outcome=State.FAILED, accesses=(), released=None, result=None, error=crash,
             handler_s=0.0, deadline_s=0.0,
         )  # fmt: skip
         self.offer(failed)

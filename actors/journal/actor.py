@@ -20,7 +20,7 @@ from seqtor.actors.base import Actor
 from seqtor.actors.dispatchers.contract import Timers
 from seqtor.actors.invariants import require
 from seqtor.actors.journal.contract import Backend, CheckpointInfo, CommitRow, EntryRow, Group, KeyRow, Opened
-from seqtor.actors.journal.encoding import GENESIS, accepted_text, chained, commit_text, payload_digest
+from seqtor.actors.journal.encoding import GENESIS, accepted_text, chained, commit_text, entry_text, payload_digest
 from seqtor.actors.journal.history import kept_from
 from seqtor.actors.journal.open_runs import OpenRuns
 from seqtor.actors.mailbox import Mailbox, answer_error
@@ -179,7 +179,7 @@ class Journal(Actor):
         for record, submitted in self._entries:
             position += 1
             kind, ref = self._open.noted(record, submitted)
-            rows.append(EntryRow(position, kind, ref, record.model_dump_json(exclude_defaults=True)))
+            rows.append(EntryRow(position, kind, ref, entry_text(record)))
         self._entries.clear()
         return rows, keys
 

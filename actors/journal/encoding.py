@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic_core import PydanticSerializationError, to_json, to_jsonable_python
 
 from seqtor.messages.errors import Rejected
-from seqtor.messages.records import RecordedError
+from seqtor.messages.records import FORMAT, CallRecord, EffectRecord, RecordedError
 from seqtor.messages.runs import State
 from seqtor.messages.stores import StoreAccess
 
@@ -35,6 +35,7 @@ __all__ = [
     "accepted_text",
     "chained",
     "commit_text",
+    "entry_text",
     "error_record",
     "json_of",
     "model_json",
@@ -181,6 +182,11 @@ def _writes(ended: EndedRun, stores: Sequence[StoreRef[Any]]) -> list[str]:
         for key, op in writes:
             found.append(f"[{name},{text(key)},{op_json(key, op)}{tail}")
     return found
+
+
+def entry_text(record: CallRecord | EffectRecord) -> str:
+    """The entry of a call or of the end of an effect, with what is empty left out."""
+    return f'{{"format":{FORMAT},{record.model_dump_json(exclude_defaults=True)[1:]}'
 
 
 def error_record(error: BaseException) -> RecordedError:

@@ -18,7 +18,7 @@ from benchmarks.measure import median, progress, rounded
 from benchmarks.peers.contest import BATCH, Measured
 from benchmarks.placement import place, placement
 
-ROUNDS = 3
+ROUNDS = 5
 BUDGET_S = 60.0  # No round begins that would probably end later.
 PEERS_PYTHON = Path(".venv-peers/bin/python")
 TRANSACTIONS = f"{BATCH:,} in one transaction"

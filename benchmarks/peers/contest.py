@@ -57,8 +57,8 @@ class Contest:
     package: str
     opened: Callable[[Path], AbstractContextManager[Contender]]
     counters: Callable[[Path], Mapping[str, int]]
-    turns: int = 1_000
-    burst: int = 20_000
+    turns: int = 400
+    burst: int = 10_000
 
     def measure(self, folder: Path) -> Measured:
         before, one_by_one, together = (keys_in_turn(count) for count in (WARM_UP, self.turns, self.burst))

@@ -21,7 +21,7 @@ from benchmarks.peers.contest import Contest
 
 FILE = "dbos.sqlite"
 SYNCHRONOUS_FULL = 2
-TURNS, BURST = 150, 150  # At some 10 ms each.
+TURNS, BURST = 60, 60  # At some 10 ms each.
 SELECT = sa.text("SELECT value FROM cells WHERE key = :key")
 UPDATE = sa.text("UPDATE cells SET value = :value WHERE key = :key")
 

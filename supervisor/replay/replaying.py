@@ -22,6 +22,7 @@ from seqtor.actors.journal.encoding import GENESIS, chained
 from seqtor.actors.journal.history import History
 from seqtor.actors.journal.recovery import commit_record, writes_by_store
 from seqtor.actors.stores.contract import StoreActor, StoreRef
+from seqtor.messages.errors import RunCrashed
 from seqtor.messages.records import CommitRecord
 from seqtor.messages.runs import State
 from seqtor.replay.comparison import Comparison, Divergence
@@ -34,6 +35,7 @@ WINDOW = 1024  # Records whose runs may be executed in any order.
 LOOK_BACK = 1024  # Earlier seqs whose states are kept for `tx.peek`; older ones are read again when a handler asks.
 CACHED_MAX = 16
 # What other runs came to was not the handler's doing alone: time-outs, operators and crashes are records, not replayed.
+CRASHED = f"{RunCrashed.__module__}.{RunCrashed.__qualname__}"
 REPLAYED = {State.COMMITTED, State.REJECTED, State.FAILED, State.RETRYING}
 
 Progress = Callable[[int, int], None]
@@ -176,6 +178,8 @@ class Replay:
         run = None
         if record.state not in REPLAYED:
             self.skipped[record.state.value] += 1
+        elif record.error is not None and record.error.type == CRASHED:
+            self.skipped["crashed"] += 1
         else:
             handler = self._handler_named(record.trigger.type)
             if handler.version != record.handler_version:
