@@ -11,7 +11,8 @@ rows wait a moment (`INTAKE_DELAY_S`), unless someone waits for them.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import itertools
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from loguru import logger
@@ -47,6 +48,7 @@ from seqtor.messages.runs import RunsEnded
 __all__ = ["INTAKE_DELAY_S", "Journal"]
 
 INTAKE_DELAY_S = 0.002
+INTAKE_ROWS_MIN = 64
 CHECKPOINT_BYTES_MIN = 16 << 20
 TRIM_ROWS = 1000
 
@@ -82,7 +84,8 @@ class Journal(Actor):
         self._trimming: CheckpointInfo | None = None
         self._intake: dict[str, Submission[Any]] = {}  # Accepted, without a row yet, and not ended.
         self._open = open_work  # What is on disk and has not ended, for the next checkpoint.
-        self._intake_due = False
+        self._intake_due = False  # Somebody waits for the rows: all are written.
+        self._intake_waited = False  # They have waited long enough: some are written.
         self._intake_timed = False
         self._runs: list[RunsEnded] = []
         self._entries: list[tuple[CallRecord | EffectRecord, Submission[Any] | None]] = []
@@ -106,7 +109,7 @@ class Journal(Actor):
 
     def on_intake_waited(self, _: IntakeWaited) -> None:
         self._intake_timed = False
-        self._intake_due = True
+        self._intake_waited = True
 
     def on_runs_ended(self, message: RunsEnded) -> None:
         self._runs.append(message)
@@ -121,9 +124,9 @@ class Journal(Actor):
     # One group -------------------------------------------------------------------------------------------------------
 
     def on_batch_end(self) -> None:
-        if self._runs or self._entries or self._intake_due:
+        if self._runs or self._entries or self._intake_due or (self._intake_waited and self._intake):
             self._write_group()
-        elif self._intake and not self._intake_timed:
+        if self._intake and not self._intake_timed:
             self._intake_timed = True
             self._timers.call_after(INTAKE_DELAY_S, lambda: self.tell_self(IntakeWaited()))
         self._answer()
@@ -136,7 +139,8 @@ class Journal(Actor):
         chain, previous, size = self._chain, self._previous, 0
         for message in told:
             for ended in message.runs:
-                require(ended.seq > previous, "runs are journaled in seq order", seq=ended.seq, previous=previous)
+                if ended.seq <= previous:
+                    require(False, "runs are journaled in seq order", seq=ended.seq, previous=previous)
                 body = commit_text(ended, previous, self._epoch, message.ended_at, self._stores)
                 chain = chained(chain, body)
                 commits.append(CommitRow(ended.seq, body, chain))
@@ -152,7 +156,8 @@ class Journal(Actor):
         self._backend.append(Group(commits, entries, [*intake_keys, *keys]))
         self._chain, self._previous = chain, previous
         for ended in runs:
-            self._open.ended(ended)
+            if ended.released is not None or self._open.calls:
+                self._open.ended(ended)
         self._position += len(entries)
         self._bytes += size + sum(len(entry.body) for entry in entries)
         if runs:
@@ -164,18 +169,25 @@ class Journal(Actor):
                 self.checkpointer.tell(CheckpointDue())
 
     def _entry_rows(self, commits: int) -> tuple[list[EntryRow], list[KeyRow]]:
-        """Rows for the entries that were told, and for accepted triggers: all that are due, or a few along the way."""
+        """Rows for the entries that were told, and for accepted triggers.
+
+        Of these all, if somebody waits for them; else so many as do not hold up the commits, whose records make most of
+        the rows unnecessary.
+        """
         rows: list[EntryRow] = []
         keys: list[KeyRow] = []
         position = self._position
-        taken = list(self._intake.values()) if self._intake_due else list(_first(self._intake.values(), commits))
+        count = len(self._intake) if self._intake_due else max(INTAKE_ROWS_MIN, commits // 8)
+        if not (self._intake_due or self._intake_waited or commits):
+            count = 0
+        taken = list(itertools.islice(self._intake.values(), count))
         for submission in taken:
             position += 1
             self._open.submissions[submission.id] = self._intake.pop(submission.id)
             rows.append(EntryRow(position, "accepted", submission.id, accepted_text(submission)))
             if submission.key is not None:
                 keys.append(KeyRow(submission.key, submission.id, payload_digest(submission.trigger), None))
-        self._intake_due = False
+        self._intake_due = self._intake_waited = False
         for record, submitted in self._entries:
             position += 1
             kind, ref = self._open.noted(record, submitted)
@@ -246,7 +258,3 @@ class Journal(Actor):
 
     def _last_checkpoint_bytes(self) -> int:
         return self.checkpoints[-1].size_bytes if self.checkpoints else 0
-
-
-def _first(submissions: Iterable[Submission[Any]], count: int) -> Iterable[Submission[Any]]:
-    return (submission for submission, _ in zip(submissions, range(count), strict=False))

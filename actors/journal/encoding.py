@@ -10,10 +10,12 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from functools import lru_cache
 from hashlib import blake2b, sha256
 from pathlib import PurePath
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
+from zlib import crc32
 
 from pydantic_core import PydanticSerializationError, to_json, to_jsonable_python
 
@@ -44,6 +46,9 @@ __all__ = [
     "reads_digest",
     "text",
 ]
+
+moment = lru_cache(maxsize=256)(repr)
+"""A time as JSON; the runs of a batch share theirs."""
 
 text = json.encoder.encode_basestring_ascii
 """A string as JSON, also one that is no valid Unicode."""
@@ -112,9 +117,10 @@ def _origin_text(submission: Submission[Any]) -> str:
 
 
 def reads_digest(accesses: Sequence[StoreAccess] | None, stores: Sequence[StoreRef[Any]]) -> str:
-    """Sixteen hex digits over the names that were read: stores, keys and ranges, in an order of their own.
+    """A CRC over the names that were read: stores, keys and ranges, in an order of their own.
 
-    Empty if it is not known what was read.
+    Empty if it is not known what was read. It tells a run that reads something else from one that does not; what is in
+    the journal is protected by the chain.
     """
     if accesses is None:
         return ""
@@ -129,20 +135,19 @@ def reads_digest(accesses: Sequence[StoreAccess] | None, stores: Sequence[StoreR
             parts.append("\0".join([stores[access.store].name, *names]))
     if len(parts) > 1:
         parts.sort()
-    return blake2b("\n".join(parts).encode("utf-8", "surrogatepass"), digest_size=8).hexdigest()
+    return f"{crc32(chr(10).join(parts).encode('utf-8', 'surrogatepass')):08x}"
 
 
 def commit_text(ended: EndedRun, previous: int, epoch: int, ended_at: float, stores: Sequence[StoreRef[Any]]) -> str:
     """A `CommitRecord`, with what is empty left out."""
     submission = ended.submission
-    submitted_at = repr(submission.submitted_at)
-    event_time = submitted_at if submission.event_time == submission.submitted_at else repr(submission.event_time)
     handler_version = submission.handler.version
     head = (
         f'{{"format":1,"seq":{ended.seq},"previous":{previous},"epoch":{epoch},"run":"{submission.id}","state":"'
         f'{ended.state._value_}","attempt":{ended.attempts},"trigger":{trigger_text(submission)},"priority":'
-        f'{submission.priority},"event_time":{event_time},"submitted_at":{submitted_at},"sequenced_at":'
-        f'{submission.sequenced_at!r},"ended_at":{ended_at!r},"handler_s":{ended.handler_s!r},"snapshot":'
+        f'{submission.priority},"event_time":{moment(submission.event_time)},"submitted_at":'
+        f'{moment(submission.submitted_at)},"sequenced_at":{moment(submission.sequenced_at)},"ended_at":'
+        f'{moment(ended_at)},"handler_s":{ended.handler_s!r},"snapshot":'
         f'{ended.snapshot_seq},"first_snapshot":{ended.first_snapshot_seq},"reads":"'
         f'{reads_digest(ended.accesses, stores)}"'
     )

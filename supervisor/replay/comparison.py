@@ -25,7 +25,7 @@ from seqtor.messages.commits import EndedRun
 from seqtor.messages.errors import ReplayDiverged
 from seqtor.messages.records import CommitRecord, RecordedEffect
 
-__all__ = ["Comparison", "Divergence", "members"]
+__all__ = ["Comparison", "Divergence", "members", "same_error"]
 
 # What the handler and the stores make of the inputs, the most telling first. All other members of a record are inputs,
 # or measurements: they are taken from the record.
@@ -105,7 +105,7 @@ class Comparison:
             return False
         try:
             if name == "error":
-                return _same_error(json.loads(before), json.loads(now))
+                return same_error(json.loads(before), json.loads(now))
             if name == "result":
                 return _same_result(ended.submission.handler, json.loads(before), ended.result)
             if name == "writes":
@@ -203,7 +203,7 @@ def _elements(array: str | None) -> list[str]:
     return found
 
 
-def _same_error(before: dict[str, Any], now: dict[str, Any]) -> bool:
+def same_error(before: dict[str, Any], now: dict[str, Any]) -> bool:
     """By class, text, code and details. What a script called `bank.Broke` may be `app.bank.Broke` when it is imported."""
     shorter, longer = sorted((before["type"], now["type"]), key=len)
     same_type = shorter == longer or longer.endswith(f".{shorter}")

@@ -18,6 +18,7 @@ from seqtor.actors.calls import ReplayedCalls
 from seqtor.actors.committer.judge import resolve_all
 from seqtor.actors.effects import EffectFunctions
 from seqtor.actors.handlers import Handler
+from seqtor.actors.journal.encoding import error_record
 from seqtor.actors.journal.upcasts import Upcasts
 from seqtor.actors.mailbox import Mailbox
 from seqtor.actors.outbox import Outbox, Prepare
@@ -32,6 +33,7 @@ from seqtor.messages.errors import Rejected, ReplayDiverged, StoreUnavailable
 from seqtor.messages.records import CommitRecord, RecordedCall
 from seqtor.messages.runs import AttemptConflict, State
 from seqtor.messages.stores import Commit, StoreAccess
+from seqtor.replay.comparison import same_error
 
 __all__ = ["Execution", "Program", "RecordedRun", "Surroundings"]
 
@@ -303,8 +305,9 @@ class Execution:
         ]
         if not refusals:
             return State.COMMITTED, None, changed
-        kept = run.record.error
-        chosen = next((each for each in refusals if kept is not None and _message(each) == kept.message), refusals[0])
+        kept = None if run.record.error is None else run.record.error.model_dump()
+        of_record = (each for each in refusals if kept and same_error(kept, error_record(each).model_dump()))
+        chosen = next(of_record, refusals[0])
         return (State.REJECTED if isinstance(chosen, Rejected) else State.FAILED), chosen, []
 
     def _validate(self, run: RecordedRun, access: StoreAccess, new: Any, writes: Any) -> BaseException | None:
@@ -336,7 +339,3 @@ class Execution:
         """Let the stores that were asked release what they hold."""
         for behaviour in self._behaviours.values():
             behaviour.close()
-
-
-def _message(error: BaseException) -> str:
-    return error.message if isinstance(error, Rejected) else str(error)
