@@ -119,7 +119,8 @@ class Calls:
                 if flight is not None:
                     self._wait([flight.landed], transaction, call)
                 else:
-                    self._wait(self._not_durable(transaction), transaction, call)
+                    self._wait(self._snapshot_durable(transaction), transaction, call)
+                    self._wait(self._start(transaction), transaction, call)
                     flight = self._make(transaction, call_id, call)
                 self._require_open(transaction, call)
             return _hand_out(transaction, call, kept, flight)
@@ -135,7 +136,8 @@ class Calls:
             while (kept := self._kept.get(call_id)) is None:
                 flight = self._flights.get(call_id)
                 if flight is None:
-                    await self._until(self._not_durable(transaction), transaction, call)
+                    await self._until(self._snapshot_durable(transaction), transaction, call)
+                    await self._until(self._start(transaction), transaction, call)
                     flight = self._launch(transaction, call_id, call)
                     if flight is None:
                         continue
@@ -240,20 +242,23 @@ class Calls:
 
     # Waiting -----------------------------------------------------------------------------------------------------------
 
-    def _not_durable(self, transaction: Transaction) -> list[ReplyFuture]:
-        """What must become durable before a call may start: the snapshot that it is asked about, the run and its inputs."""
-        context = self._context
-        if context.journal is None:
+    def _snapshot_durable(self, transaction: Transaction) -> list[ReplyFuture]:
+        """What is asked about must be durable before it is asked."""
+        context, seq = self._context, transaction.snapshot_seq
+        if context.journal is None or seq <= context.board.durable.seq:
             return []
-        awaited = []
-        if transaction.snapshot_seq > context.board.durable.seq:
-            awaited.append(self._ask(context.parent, partial(AwaitDurable, seq=transaction.snapshot_seq)))
+        return [self._ask(context.parent, partial(AwaitDurable, seq=seq))]
+
+    def _start(self, transaction: Transaction) -> list[ReplyFuture]:
+        """And so must the run with its inputs, which name a durable snapshot: only to be asked for when that is true."""
+        journal = self._context.journal
+        if journal is None:
+            return []
         if self._started is None:
             now, first_snapshot = transaction.origin
             record = CallRecord(run=self._run_id, now=now, first_snapshot=first_snapshot)
-            self._started = self._ask(context.journal, partial(AppendEntry, record=record))
-        awaited.append(self._started)
-        return awaited
+            self._started = self._ask(journal, partial(AppendEntry, record=record))
+        return [self._started]
 
     def _wait(self, awaited: list[ReplyFuture], transaction: Transaction, call: Call) -> None:
         try:

@@ -135,7 +135,8 @@ class Document(StoreSpec["DocumentView[ModelT]"], Generic[ModelT]):
                     fields[key] = value
             if fields:
                 if kept is None:
-                    kept = json.loads(self.checkpoint_of(state) if checkpoint is None else checkpoint.data)["value"]
+                    before = self.checkpoint_of(state) if checkpoint is None else checkpoint.data
+                    kept = cast("dict[str, Any]", json.loads(before)["value"])
                 kept = {**kept, **fields}
                 state = DocumentState(self.kind, state.adapters, self.kind.from_json(kept, version, f"seq {seq}"))
             return state

@@ -15,6 +15,7 @@ import pytest
 from seqtor import Collection, OutcomeUnknown, Record, StoreRef, Supervisor, Transaction, Trigger, current_call_id
 from seqtor.actors import SimulatedDispatchers
 from seqtor.actors.journal import actor
+from seqtor.actors.journal.contract import Group
 from seqtor.actors.journal.memory import MemoryBackend
 from seqtor.actors.journal.recovery import entry_record
 from seqtor.actors.stores import CollectionView
@@ -223,6 +224,23 @@ def check_the_end(system: Supervisor, world: World, notes: StoreRef[CollectionVi
 # In one life ----------------------------------------------------------------------------------------------------------
 
 
+class Checked(MemoryBackend):
+    """A journal in which an input of a run is durable when it says so."""
+
+    def append(self, group: Group) -> None:
+        super().append(group)
+        for row in group.entries:
+            if row.kind == "call":
+                assert CallRecord.model_validate_json(row.body).first_snapshot <= self._commits_through
+
+
+def journal_of(seed: int) -> MemoryBackend:
+    """A journal; the ids of runs and calls follow from its id, and that from the seed."""
+    backend = Checked()
+    backend._journal_id = f"{random.Random(seed).getrandbits(128):032x}"
+    return backend
+
+
 def live_once(system: Supervisor, world: World) -> None:
     notes = make_system(system, world)
     with system:
@@ -237,7 +255,7 @@ def live_once(system: Supervisor, world: World) -> None:
 def test_a_call_is_made_once_however_often_its_run_executes_under_seeds_from(journaled: bool, first: int) -> None:
     conflicts = 0
     for seed in range(first, first + SEEDS_PER_TEST):
-        backend = MemoryBackend() if journaled else None
+        backend = journal_of(seed) if journaled else None
         system = simulated(seed, journal=backend)
         live_once(system, World(backend))
         conflicts += system.stats().conflicts
@@ -281,8 +299,7 @@ def test_only_the_calls_in_flight_at_a_death_are_made_once_more_with_their_ids_u
     for seed in range(first, first + SEEDS_PER_TEST):
         chance = random.Random(seed)
         monkeypatch.setattr(actor, "CHECKPOINT_BYTES_MIN", chance.choice([500, 4_000, 1 << 20]))
-        backend = MemoryBackend()
-        backend._journal_id = f"{chance.getrandbits(128):032x}"  # Ids of runs and calls follow from it.
+        backend = journal_of(seed)
         world = World(backend)
         for life in range(LIVES_MAX):
             world.life = life

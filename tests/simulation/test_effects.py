@@ -73,6 +73,13 @@ class Outside:
         self.backend = backend
         self.tries: Counter[str] = Counter()
         self.payloads: dict[str, Line] = {}
+        self.seqs: dict[str, int] = {}
+
+    def check_ended(self, through: int) -> None:
+        """Effects of commits up to a seq can only have ended if they were carried out, or often enough tried."""
+        for key, line in self.payloads.items():
+            if self.seqs[key] <= through:
+                assert self.tries[key] >= min(line.failures + 1, POLICY.max_runs), f"{key} {line}"
 
     def arrive(self, context: EffectContext, line: Line) -> Trigger[Any] | None:
         if self.backend is not None:
@@ -80,6 +87,7 @@ class Outside:
         assert self.payloads.setdefault(context.key, line) == line
         assert 1 <= context.attempt <= POLICY.max_runs
         self.tries[context.key] += 1
+        self.seqs[context.key] = context.seq
         if self.tries[context.key] <= line.failures:
             raise ConnectionError(f"try {self.tries[context.key]}")
         return Acknowledged(key=context.key, again=line.index == 0) if line.returns else None
@@ -165,6 +173,7 @@ def test_effects_are_never_early_never_forgotten_and_answered_once(
 ) -> None:
     chance = random.Random(f"crashes:{seed}:{crashes}")
     monkeypatch.setattr("seqtor.actors.journal.actor.CHECKPOINT_BYTES_MIN", chance.choice((300, 3000, 1 << 24)))
+    monkeypatch.setattr("seqtor.actors.journal.actor.Journal._last_checkpoint_bytes", lambda self: 0)
     backend = Counting()
     outside = Outside(backend)
     through = submitted = 0
@@ -174,6 +183,7 @@ def test_effects_are_never_early_never_forgotten_and_answered_once(
         system = desk(seed, outside, dispatchers)
         system.start()
         assert watermark(system) >= through, "a restart takes nothing back"
+        outside.check_ended(through := watermark(system))
         steps = chance.randrange(5, 250) if life < crashes else None
         while steps is None or steps > 0:
             if submitted < ORDERS and chance.random() < 0.3:
@@ -182,6 +192,7 @@ def test_effects_are_never_early_never_forgotten_and_answered_once(
                 submitted += 1
             before, through = through, watermark(system)
             assert through >= before, "the watermark never goes back"
+            outside.check_ended(through)
             if not dispatchers.step() and submitted == ORDERS:
                 break
             steps = None if steps is None else steps - 1

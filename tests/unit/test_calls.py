@@ -44,6 +44,7 @@ from seqtor.actors.answers import answered, failed, identify, value_of_call
 from seqtor.actors.journal.contract import Group
 from seqtor.actors.journal.decoding import error_of
 from seqtor.actors.journal.memory import MemoryBackend
+from seqtor.messages import AcceptTriggers
 from seqtor.messages.records import RecordedCall
 from tests.programs import WAIT_S, Account, Deposit, Gate, open_bank, simulated, threaded
 
@@ -201,7 +202,9 @@ def test_a_decorated_function_is_known_by_what_it_wraps() -> None:
 
 @pytest.mark.parametrize("function", [lambda x: x, functools.partial(lambda x: x, 1)])
 def test_a_lambda_is_refused_because_it_has_no_name(function: Any) -> None:
-    with pytest.raises(TypeError, match=r"known by the name of its function, and <function .*<lambda>.* has none: define"):
+    with pytest.raises(
+        TypeError, match=r"known by the name of its function, and <function .*<lambda>.* has none: define"
+    ):
         identify(function, (), {})
 
 
@@ -387,7 +390,9 @@ def test_an_answer_without_an_annotation_is_plain_json() -> None:
 def test_an_answer_is_made_to_fit_its_annotation_or_refused() -> None:
     assert kept_and_back(Quote, {"symbol": "A"}) == Quote(symbol="A")
     assert type(kept_and_back(float, 5)) is float
-    with pytest.raises(TypeError, match="does not fit what the function is annotated to return: Input should be a valid in"):
+    with pytest.raises(
+        TypeError, match="does not fit what the function is annotated to return: Input should be a valid in"
+    ):
         kept_and_back(int, "five")
 
 
@@ -839,6 +844,55 @@ def test_if_the_journal_fails_while_a_call_waits_the_outcome_is_unknown_and_the_
 
 
 @pytest.mark.parametrize("register", [acting, acting_async])
+def test_if_the_runtime_breaks_down_in_a_call_the_run_ends_in_no_record_although_the_journal_could_take_it(
+    register: Any,
+) -> None:
+    backend = MemoryBackend()
+    gate = Gate()
+    made: list[str] = []
+    over = threading.Event()
+
+    def outside() -> int:
+        made.append(current_call_id())
+        gate.pass_through()
+        return 5
+
+    async def outside_async() -> int:
+        made.append(current_call_id())
+        await asyncio.to_thread(gate.pass_through)
+        return 5
+
+    def act(tx: Transaction) -> Any:
+        try:
+            return tx.call(outside)
+        finally:
+            over.set()
+
+    async def act_async(tx: Transaction) -> Any:
+        try:
+            return await tx.acall(outside_async)
+        finally:
+            over.set()
+
+    handler: Any = act if register is acting else act_async
+    with register(Supervisor(backend), handler) as system:
+        submission = system.submit(Act(), idempotency_key="one")
+        gate.await_arrivals()
+        broken: Any = None
+        system._running._inbox.put(AcceptTriggers(submissions=(broken,)))  # The sequencer crashes.
+        with pytest.raises(OutcomeUnknown):
+            submission.result(WAIT_S)
+        gate.open()
+        assert over.wait(WAIT_S)
+    with register(Supervisor(backend), handler) as system:
+        assert system.submit(Act(), idempotency_key="one").result(WAIT_S) == 5
+    assert len(made) == 2
+    assert made[0] == made[1]
+    backend.open(write=False)
+    assert [json.loads(row.body)["state"] for row in backend.commits(1, 9)] == ["committed"]
+
+
+@pytest.mark.parametrize("register", [acting, acting_async])
 def test_a_stop_leaves_no_call_waiting(register: Any) -> None:
     gate = Gate()
     heard: list[Any] = []
@@ -934,6 +988,43 @@ def test_an_attempt_that_was_abandoned_in_a_call_stops_there_and_the_next_gets_i
         assert answers == [(2, "answer")], "the first attempt went no further"
         assert len(made) == 1
         assert system.snapshot(2)[accounts]["alice"].balance == 11
+
+
+def test_an_attempt_that_is_over_before_its_call_starts_makes_none() -> None:
+    backend = Held()
+    system = Supervisor(backend, settings={"threads": 3})
+    below, before_call = Gate(), Gate()
+    made: list[int] = []
+
+    class Below(Trigger[None]):
+        """Gets the lower seq, and writes late."""
+
+    def call(tx: Transaction) -> None:
+        if tx.attempt == 1:
+            before_call.pass_through()
+        tx.call(made.append, tx.attempt)
+
+    accounts, _ = conflicting(system, call)
+
+    @system.on(Below, deadline=WAIT_S)
+    def write_below(trigger: Below, tx: Transaction) -> None:
+        below.pass_through()
+        tx[accounts]["alice"] = Account(balance=10)
+
+    with system:
+        system.submit(Below())
+        below.await_arrivals()
+        second = system.submit(Act())
+        before_call.await_arrivals()
+        backend.may_write.clear()
+        before_call.open()
+        assert backend.arrived.acquire(timeout=WAIT_S)
+        below.open()
+        while system.stats().committed_through < 1:
+            pass
+        backend.may_write.set()
+        second.result(WAIT_S)
+    assert made == [2]
 
 
 def test_every_attempt_gets_an_equal_answer_of_its_own() -> None:
@@ -1084,7 +1175,9 @@ def test_an_invalidated_coroutine_does_not_cancel_its_call_and_the_next_attempt_
             finished.append("finished")
             return "answer"
 
-        async def act(tx: Transaction, accounts: Any = accounts, attempts: Any = attempts, outside: Any = outside) -> str:
+        async def act(
+            tx: Transaction, accounts: Any = accounts, attempts: Any = attempts, outside: Any = outside
+        ) -> str:
             attempts.append(tx.attempt)
             balance = tx[accounts]["alice"].balance
             answer = await tx.acall(outside)

@@ -554,6 +554,20 @@ def test_effects_through_waits_for_the_oldest_that_has_not_ended(outside: Outsid
         until(lambda: system.stats().effects_through == 5)
 
 
+def test_a_commit_s_effects_have_ended_when_the_last_of_them_has(outside: Outside) -> None:
+    gate = Gate()
+    outside.does = lambda context, order: gate.pass_through() if order.count == 1 else None
+    system, _ = desk(outside)
+    with system:
+        system.ask(Order(count=3), timeout=WAIT_S)
+        gate.await_arrivals()
+        outside.await_tries(3)
+        until(lambda: len(system._running._effects._actor._open) == 1)  # type: ignore[union-attr]
+        assert system.stats().effects_through == 0
+        gate.open()
+        until(lambda: system.stats().effects_through == 1)
+
+
 # Payloads -------------------------------------------------------------------------------------------------------------
 
 
@@ -1000,6 +1014,21 @@ def test_a_stopped_system_leaves_no_threads_of_its_effects(outside: Outside) -> 
     with system:
         system.ask(Order(count=10), timeout=WAIT_S)
     assert set(threading.enumerate()) <= before
+
+
+def test_nothing_begins_once_the_effects_are_held(outside: Outside) -> None:
+    gate = Gate()
+    outside.does = lambda context, order: gate.pass_through()
+    system, _ = desk(outside)
+    system.start()
+    system.ask(Order(count=THREADS_MAX + 3), timeout=WAIT_S)
+    gate.await_arrivals(THREADS_MAX)
+    running: Any = system._running
+    running._effects.hold()
+    gate.open()
+    until(lambda: len(running._effects._actor._open) == 3)
+    system.stop(grace=0)
+    assert len(outside.tries) == THREADS_MAX
 
 
 # With a journal -------------------------------------------------------------------------------------------------------

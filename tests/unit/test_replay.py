@@ -10,7 +10,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -693,7 +693,7 @@ def test_resources_are_opened_for_the_replay_and_closed_after_it() -> None:
         log.append("close client")
 
     @contextlib.asynccontextmanager
-    async def stream() -> Any:
+    async def stream() -> AsyncIterator[str]:
         log.append("open stream")
         yield "stream"
         log.append("close stream")

@@ -198,6 +198,7 @@ def test_the_opening_goes_on_if_whoever_asked_first_gives_up(log: Log) -> None:
         await asyncio.to_thread(gate.pass_through)
         log.note("open", "client")
         yield Client()
+        log.note("close", "client")
 
     ref = system.resource("client", open_slowly)
     gave_up: list[bool] = []
@@ -215,7 +216,7 @@ def test_the_opening_goes_on_if_whoever_asked_first_gives_up(log: Log) -> None:
         assert system.ask(UseLater(), timeout=WAIT_S) is False
         gate.open()
         assert system.ask(UseLater(), timeout=WAIT_S) is True
-    assert log.events == ["open client"]
+    assert log.events == ["open client", "close client"]
 
 
 @pytest.mark.parametrize("trigger", [Use(), UseLater()])
