@@ -178,7 +178,7 @@ def value_of_call(kept: RecordedCall, call: Call) -> Any:
         ) from None
 
 
-def failed(call_id: str, call: Call, error: Exception) -> RecordedCall:
+def failed(call_id: str, call: Call, error: BaseException) -> RecordedCall:
     """What the function raised, as it is recorded: always possible."""
     try:
         kept = error_record(error)

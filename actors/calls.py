@@ -22,7 +22,7 @@ import inspect
 import threading
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from seqtor.actors.answers import Call, answered, failed, given_up, value_of_call
 from seqtor.actors.futures import ReplyFuture
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 __all__ = ["Calls", "ReplayedCalls", "Resumed", "current_call_id", "inside_a_call"]
 
 TURN_S = 10.0  # How long a replayed answer waits for one that was handed out before it; only when replay diverges.
+GIVING_WAY = 100  # How many steps a replayed call that was given up leaves the handler to give it up again.
+ErrorT = TypeVar("ErrorT", bound=BaseException)
 CALL_ID: contextvars.ContextVar[str | None] = contextvars.ContextVar("seqtor_call_id", default=None)
 
 
@@ -123,6 +125,7 @@ class Calls:
                     self._wait(self._start(transaction), transaction, call)
                     flight = self._make(transaction, call_id, call)
                 self._require_open(transaction, call)
+                _pass_on(transaction, call_id, call, flight)
             return _hand_out(transaction, call, kept, flight)
         finally:
             if flight is not None:
@@ -147,11 +150,10 @@ class Calls:
                 finally:
                     transaction.leave_call()
                 self._require_open(transaction, call)
-                if flight.maker is transaction and flight.passed is not None:
-                    raise flight.passed
+                _pass_on(transaction, call_id, call, flight)
             return _hand_out(transaction, call, kept, flight)
-        except asyncio.CancelledError:
-            if transaction.is_live and not self._closed:
+        except asyncio.CancelledError as cancelled:
+            if transaction.is_live and not self._closed and (flight is None or flight.passed is not cancelled):
                 self._give_up(transaction, call_id, call)
             raise
         finally:
@@ -177,8 +179,9 @@ class Calls:
             return None
         try:
             kept = _called(transaction, call_id, call, flight)
-            self._wait(self._record(kept, *transaction.origin), transaction, call)
-            self._keep(kept)
+            if flight.passed is None:
+                self._wait(self._record(kept, *transaction.origin), transaction, call)
+                self._keep(kept)
         finally:
             self._land(call_id, flight)
         return flight
@@ -324,16 +327,25 @@ class ReplayedCalls:
     async def answer_async(self, transaction: Transaction, call_id: str, call: Call) -> Any:
         """As `answer`, when everything that was handed out before it has been."""
         kept = self._recorded(transaction, call_id, call)
+        try:
+            await self._turn(call_id)
+            if kept == given_up(call_id, call):
+                for _ in range(GIVING_WAY):
+                    await asyncio.sleep(0)
+        except asyncio.CancelledError:  # By the handler, as when it was recorded.
+            if transaction.is_live:
+                transaction.use(given_up(call_id, call))
+            raise
+        finally:
+            self._next(call_id)
+        return _hand_out(transaction, call, kept, None)
+
+    async def _turn(self, call_id: str) -> None:
         await asyncio.sleep(0)
         place = self._order[call_id]
         if place > self._handed_out:
             turn = self._turns[place] = asyncio.get_running_loop().create_future()
-            try:
-                await asyncio.wait_for(turn, TURN_S)
-            except TimeoutError:
-                self._handed_out = place
-        self._next(call_id)
-        return _hand_out(transaction, call, kept, None)
+            await asyncio.wait([turn], timeout=TURN_S)  # `wait_for` may swallow a cancellation.
 
     def close(self) -> None:
         """Nothing is in flight."""
@@ -373,6 +385,9 @@ def _called(transaction: Transaction, call_id: str, call: Call, flight: Flight) 
     except Exception as error:
         flight.cause = _without_own_frame(error)
         return failed(call_id, call, error)
+    except BaseException as passed:
+        flight.passed = _without_own_frame(passed)
+        return failed(call_id, call, passed)
     finally:
         transaction.leave_call()
         CALL_ID.reset(token)
@@ -390,10 +405,16 @@ async def _called_async(call_id: str, call: Call, flight: Flight) -> RecordedCal
         return failed(call_id, call, error)
 
 
+def _pass_on(transaction: Transaction, call_id: str, call: Call, flight: Flight | None) -> None:
+    """Raise what is no answer in the attempt that made the call; its record has it, for replay. Others call again."""
+    if flight is not None and flight.maker is transaction and flight.passed is not None:
+        transaction.use(failed(call_id, call, flight.passed))
+        raise flight.passed
+
+
 def _hand_out(transaction: Transaction, call: Call, kept: RecordedCall, flight: Flight | None) -> Any:
     """Give the handler the answer, or raise the exception; its cause, if this attempt is the one that made the call."""
-    transaction.check()
-    transaction.use(kept)
+    transaction.use(kept)  # Raises if the attempt is over.
     if kept.error is None:
         return value_of_call(kept, call)
     error = error_of(kept.error)
@@ -406,6 +427,6 @@ def _hand_out(transaction: Transaction, call: Call, kept: RecordedCall, flight: 
         del error  # Its traceback leads back to this frame.
 
 
-def _without_own_frame(error: Exception) -> Exception:
+def _without_own_frame(error: ErrorT) -> ErrorT:
     """Cut the frame of this module off the traceback."""
     return error if error.__traceback__ is None else error.with_traceback(error.__traceback__.tb_next)

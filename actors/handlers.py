@@ -178,7 +178,9 @@ def make_handler(
         if given is not None:
             require_priority(given, RegistrationError, place)
     if isinstance(version, bool) or not isinstance(version, int) or version < 1:
-        raise RegistrationError(f"version of the handler of {trigger_type.__name__} must be an int from 1, got {version!r}")
+        raise RegistrationError(
+            f"version of the handler of {trigger_type.__name__} must be an int from 1, got {version!r}"
+        )
     return Handler(trigger_type, function, priority=priority, deadline_s=deadline_s, version=version)
 
 

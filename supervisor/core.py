@@ -292,9 +292,7 @@ class RunningSystem:
             self._forget_keys,
             inbox,
         )
-        checkpointer = Checkpointer.start_on(
-            dispatchers.dedicated("checkpoints"), checkpoints, compaction, parent=root
-        )
+        checkpointer = Checkpointer.start_on(dispatchers.dedicated("checkpoints"), checkpoints, compaction, parent=root)
         self._checkpointer_ref = checkpointer
         journal.checkpointer = checkpointer.actor_inbox
         self.history = KeptHistory(
@@ -322,7 +320,9 @@ class RunningSystem:
             self._journal_ref.actor_inbox.tell(ReadJournal(read=read, reply_to=reply))
             return reply.get()
         except ActorDeadError:
-            raise NotRunning(f"{self._name!r}: {self._broken or 'the system is stopped'}: the journal is closed") from None
+            raise NotRunning(
+                f"{self._name!r}: {self._broken or 'the system is stopped'}: the journal is closed"
+            ) from None
 
     def _flush_intake(self, submission: Submission[Any], future: ReplyFuture) -> None:
         if self._journal_ref is None:
@@ -491,7 +491,8 @@ class RunningSystem:
             for wake in to_wake:
                 wake()
 
-        self._journal_ref.actor_inbox.tell(ReadJournal(read=answer, reply_to=ReplyFuture()))
+        journal: Any = self._journal_ref  # There is one, or no outcome would be known from it.
+        journal.actor_inbox.tell(ReadJournal(read=answer, reply_to=ReplyFuture()))
         return earlier
 
     def bind_released(self, submissions: tuple[Submission[Any], ...]) -> tuple[Submission[Any], ...]:

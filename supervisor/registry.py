@@ -78,9 +78,7 @@ class Bundle:
         def register(function: Any) -> None:
             # Registered here too, so that a mistake fails where it is made and not at include().
             deadline_s = deadline_seconds(deadline, 1.0)
-            handler = make_handler(
-                trigger_type, function, priority=priority, deadline_s=deadline_s, version=version
-            )
+            handler = make_handler(trigger_type, function, priority=priority, deadline_s=deadline_s, version=version)
             self._handlers.add(handler)
             self.registrations.append((trigger_type, function, options))
 

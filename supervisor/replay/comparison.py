@@ -74,8 +74,10 @@ class Comparison:
 
     def of(self, ended: EndedRun, record: CommitRecord, body: str) -> tuple[str, Divergence | None]:
         """The text of the record that the run gives now, and what differs from the one that is kept."""
-        kept = members(body)
-        found = members(commit_text(ended, record.previous, record.epoch, record.ended_at, self._stores))
+        text = commit_text(ended, record.previous, record.epoch, record.ended_at, self._stores)
+        if text == body:
+            return body, None
+        kept, found = members(body), members(text)
         divergence: Divergence | None = None
         for name in OUTCOMES:
             before, now = kept.get(name), found.get(name)

@@ -161,13 +161,43 @@ def breaks_the_fold(trigger: Work, tx: Transaction, stores: Stores) -> None:
     tx[stores.custom].add("fold")
 
 
+def outside(number: int) -> int:
+    return number
+
+
+async def outside_async(number: int) -> int:
+    await asyncio.sleep(0)
+    if number % 2:
+        raise ValueError(number)
+    return number
+
+
+def fails_outside(number: int) -> int:
+    raise ValueError(number)
+
+
+def calls(trigger: Work, tx: Transaction, stores: Stores) -> Any:
+    n = commits(trigger, tx, stores)
+    with suppress(RuntimeError):
+        asyncio.get_running_loop()
+        return tx.acall(outside_async, trigger.number)
+    with suppress(ValueError):
+        tx.call(fails_outside, trigger.number)
+    return n + tx.call(outside, trigger.number)
+
+
+def fails_in_a_call(trigger: Work, tx: Transaction, stores: Stores) -> int:
+    commits(trigger, tx, stores)
+    return tx.call(fails_outside, trigger.number)
+
+
 Kind = Callable[[Work, Transaction, Stores], Any]
 KINDS: dict[str, Kind] = {
     kind.__name__: kind
     for kind in (
         commits, reads_ranges, raises, raises_from_below, rejects, breaks_an_invariant,
         returns_what_cannot_be_serialised, commits_intents, commits_an_invalid_intent, is_refused_by_the_store,
-        crashes_the_store, breaks_the_fold,
+        crashes_the_store, breaks_the_fold, calls, fails_in_a_call,
     )
 }  # fmt: skip
 
@@ -188,7 +218,8 @@ def handler_of(kind: Kind, stores: Stores, is_async: bool) -> Any:
         if trigger.number % 3 == 0:
             tx[stores.numbers].get(trigger.key)
             await asyncio.sleep(0)
-        return kind(trigger, tx, stores)
+        result = kind(trigger, tx, stores)
+        return await result if asyncio.iscoroutine(result) else result
 
     def work(trigger: Work, tx: Transaction) -> Any:
         return kind(trigger, tx, stores)

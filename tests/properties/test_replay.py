@@ -2,15 +2,34 @@
 
 from __future__ import annotations
 
+import os
+import random
+import subprocess
+import sys
+import tempfile
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seqtor import Supervisor
+from seqtor import SeqtorError, Supervisor
 from seqtor.actors import SimulatedDispatchers
 from seqtor.actors.journal.memory import MemoryBackend
+from tests.programs import WAIT_S, Deposit, Transfer, open_bank
 from tests.properties.execution import Case, Desk, cases, examples, switching_often, wait_for
+
+ROOT = Path(__file__).parents[2]
+ELSEWHERE = """
+import sys
+from seqtor import Supervisor
+from tests.programs import open_bank
+
+system = Supervisor(sys.argv[1])
+open_bank(system, a=40, b=5)
+print(system.verify(workers=int(sys.argv[2]), shuffle=int(sys.argv[3])).chain)
+"""
 
 
 def submit_all(desk: Desk, between: Any) -> None:
@@ -61,3 +80,37 @@ def test_any_program_that_ran_on_real_threads_gives_the_same_chain_again(case: C
         with system:
             submit_all(desk, lambda: None)
             check_replay(system, len(case.submitted))
+
+
+@examples(3, shrink=False)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_a_new_process_with_another_hash_seed_gives_the_same_chain(seed: int) -> None:
+    choose = random.Random(seed)
+    with tempfile.TemporaryDirectory() as folder:
+        system = Supervisor(Path(folder) / "bank.db", settings={"threads": 4})
+        open_bank(system, a=40, b=5)
+        with system:
+            submissions = [
+                system.submit(
+                    Transfer(source=choose.choice("abc"), target=choose.choice("abcd"), amount=choose.randrange(20))
+                    if choose.random() < 0.8
+                    else Deposit(account=choose.choice("abc"))
+                )
+                for _ in range(200)
+            ]
+            for submission in submissions:
+                with suppress(SeqtorError):
+                    submission.result(WAIT_S)
+            chain = recorded_chain(system)
+        for workers, hash_seed in ((1, seed % 1000 + 1), (16, seed % 1000 + 2)):
+            done = subprocess.run(
+                [sys.executable, "-c", ELSEWHERE, str(Path(folder) / "bank.db"), str(workers), str(hash_seed)],
+                cwd=ROOT,
+                env={**os.environ, "PYTHONHASHSEED": str(hash_seed), "PYTHONPATH": str(ROOT)},
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=60,
+                check=False,
+            )
+            assert (done.stdout.strip(), done.stderr) == (chain, "")

@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import random
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from seqtor import Collection, OutcomeUnknown, Record, StoreRef, Supervisor, Transaction, Trigger, current_call_id
+from seqtor import Collection, Record, StoreRef, Supervisor, Transaction, Trigger, current_call_id
 from seqtor.actors import SimulatedDispatchers
 from seqtor.actors.journal import actor
-from seqtor.actors.journal.contract import Group
+from seqtor.actors.journal.contract import EntryRow, Group
 from seqtor.actors.journal.memory import MemoryBackend
 from seqtor.actors.journal.recovery import entry_record
+from seqtor.actors.journal.sqlite import SqliteBackend
 from seqtor.actors.stores import CollectionView
 from seqtor.messages import CallRecord
 from tests.programs import WAIT_S, simulated
@@ -80,7 +82,7 @@ class Mortal(SimulatedDispatchers):
 class World:
     """What is outside, in all lives of the process, with the journal that it looks into."""
 
-    def __init__(self, backend: MemoryBackend | None) -> None:
+    def __init__(self, backend: Checked | None) -> None:
         self.backend = backend
         self.life = 0
         self.made: dict[str, list[int]] = {}  # By call id, the lives in which it was made.
@@ -107,10 +109,11 @@ class World:
         self.made.setdefault(call_id, []).append(self.life)
         if self.backend is not None:
             assert call_id not in self.recorded(), "an answered call is made again"
-            assert self.snapshots[me] <= self.backend._commits_through, "what it is asked about is not durable"
+            assert self.snapshots[me] <= self.backend.durable_through, "what it is asked about is not durable"
             run = call_id.split(":")[0]
-            entries = list(self.backend.entries(1, self.backend._entries_through))
-            assert any(row.ref == run and row.kind == "accepted" for row in entries), "the run itself is not durable"
+            assert any(row.ref == run and row.kind == "accepted" for row in self.backend.written), (
+                "the run is not durable"
+            )
             self.inputs[me] = inputs
         else:
             self.inputs.setdefault(me, inputs)
@@ -120,8 +123,7 @@ class World:
 
     def recorded(self) -> dict[str, Any]:
         assert self.backend is not None
-        rows = self.backend.entries(1, self.backend._entries_through)
-        records = [entry_record(row, "here") for row in rows if row.kind == "call"]
+        records = [entry_record(row, "here") for row in list(self.backend.written) if row.kind == "call"]
         return {each.call.id: each.call for each in records if isinstance(each, CallRecord) and each.call is not None}
 
     def answered(self, call_id: str, answer: Any) -> None:
@@ -153,6 +155,34 @@ async def ask_async(world: World, tx: Transaction, *arguments: Any) -> str:
         return "unwilling"
     world.answered(answer.call_id, answer)
     return answer.text
+
+
+class Checked:
+    """What is durable in a journal, which can be looked at from any thread."""
+
+    durable_through = 0
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.written: list[EntryRow] = []
+
+    def append(self, group: Group) -> None:
+        super().append(group)  # type: ignore[misc]
+        self.written += group.entries
+        if group.commits:
+            self.durable_through = group.commits[-1].seq
+        for row in group.entries:
+            if row.kind == "call":
+                first_snapshot = CallRecord.model_validate_json(row.body).first_snapshot
+                assert first_snapshot <= self.durable_through, "an input of a run names a state that a crash can undo"
+
+
+class CheckedMemory(Checked, MemoryBackend):
+    """In memory."""
+
+
+class CheckedSqlite(Checked, SqliteBackend):
+    """On disk."""
 
 
 class Questions:
@@ -214,8 +244,6 @@ def check_the_end(system: Supervisor, world: World, notes: StoreRef[CollectionVi
     through = system.stats().committed_through
     counts = {key: note.count for key, note in system.snapshot(through)[notes].items()}
     assert counts == {key: RUNS // len(KEYS) for key in KEYS}
-    if world.backend is None:
-        return
     world.may_answer = False
     assert system.verify().executed == RUNS
     world.may_answer = True
@@ -224,19 +252,9 @@ def check_the_end(system: Supervisor, world: World, notes: StoreRef[CollectionVi
 # In one life ----------------------------------------------------------------------------------------------------------
 
 
-class Checked(MemoryBackend):
-    """A journal in which an input of a run is durable when it says so."""
-
-    def append(self, group: Group) -> None:
-        super().append(group)
-        for row in group.entries:
-            if row.kind == "call":
-                assert CallRecord.model_validate_json(row.body).first_snapshot <= self._commits_through
-
-
-def journal_of(seed: int) -> MemoryBackend:
+def journal_of(seed: int) -> CheckedMemory:
     """A journal; the ids of runs and calls follow from its id, and that from the seed."""
-    backend = Checked()
+    backend = CheckedMemory()
     backend._journal_id = f"{random.Random(seed).getrandbits(128):032x}"
     return backend
 
@@ -262,17 +280,27 @@ def test_a_call_is_made_once_however_often_its_run_executes_under_seeds_from(jou
     assert conflicts, "nothing was executed twice: the test shows nothing"
 
 
-@pytest.mark.parametrize("journaled", [False, True])
-def test_a_call_is_made_once_however_often_its_run_executes_on_threads(journaled: bool) -> None:
-    for _ in range(5):
-        backend = MemoryBackend() if journaled else None
+@pytest.mark.parametrize("journal", ["none", "memory", "sqlite"])
+def test_a_call_is_made_once_however_often_its_run_executes_on_threads(journal: str, tmp_path: Path) -> None:
+    for number in range(5):
+        backend = journal_at(journal, tmp_path / f"{number}.db")
         live_once(Supervisor(backend, settings={"threads": 3}), World(backend))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_call_is_made_once_over_a_journal_on_disk(seed: int, tmp_path: Path) -> None:
+    backend = CheckedSqlite(tmp_path / "calls.db")
+    live_once(simulated(seed, journal=backend), World(backend))
+
+
+def journal_at(kind: str, path: Path) -> Checked | None:
+    return {"none": lambda: None, "memory": CheckedMemory, "sqlite": lambda: CheckedSqlite(path)}[kind]()
 
 
 # In many lives --------------------------------------------------------------------------------------------------------
 
 
-def live(backend: MemoryBackend, world: World, seed: int, steps: int | None) -> bool:
+def live(backend: CheckedMemory, world: World, seed: int, steps: int | None) -> bool:
     """One life of the process: everything is submitted again under its keys. True if it came to its end."""
     dispatchers = Mortal(seed)
     dispatchers.steps_to_live = steps

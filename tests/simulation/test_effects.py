@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import itertools
 import json
 import os
 import random
@@ -74,6 +75,8 @@ class Outside:
         self.tries: Counter[str] = Counter()
         self.payloads: dict[str, Line] = {}
         self.seqs: dict[str, int] = {}
+        self.submitted = 0
+        self.through = 0
 
     def check_ended(self, through: int) -> None:
         """Effects of commits up to a seq can only have ended if they were carried out, or often enough tried."""
@@ -152,9 +155,9 @@ def abandon(system: Supervisor, backend: Counting, dispatchers: SimulatedDispatc
     backend.close()
     for ref in set(ActorRegistry.get_all()) - registered:
         ActorRegistry.unregister(ref)
-    effects: Any = system._running._effects._actor  # type: ignore[union-attr]
-    for _ in range(2 if effects._tasks is not None else 0):  # What is on the loop is not left to the cycle collector.
-        for task in list(effects._tasks._actor_weakref()._tasks):
+    on_loop: Any = system._running._effects._actor._tasks  # type: ignore[union-attr]
+    for _ in range(2):  # What is on the loop is not left to the cycle collector.
+        for task in [] if on_loop is None else list(on_loop._actor_weakref()._tasks):
             task.cancel()
         dispatchers.stop(0)
 
@@ -176,32 +179,36 @@ def test_effects_are_never_early_never_forgotten_and_answered_once(
     monkeypatch.setattr("seqtor.actors.journal.actor.Journal._last_checkpoint_bytes", lambda self: 0)
     backend = Counting()
     outside = Outside(backend)
-    through = submitted = 0
-    for life in range(crashes + 1):
+    for _ in range(crashes):
         registered = set(ActorRegistry.get_all())
         dispatchers = SimulatedDispatchers(chance.getrandbits(32))
         system = desk(seed, outside, dispatchers)
-        system.start()
-        assert watermark(system) >= through, "a restart takes nothing back"
-        outside.check_ended(through := watermark(system))
-        steps = chance.randrange(5, 250) if life < crashes else None
-        while steps is None or steps > 0:
-            if submitted < ORDERS and chance.random() < 0.3:
-                submission = system.submit(Order(number=submitted))
-                submission.accepted().get()
-                submitted += 1
-            before, through = through, watermark(system)
-            assert through >= before, "the watermark never goes back"
-            outside.check_ended(through)
-            if not dispatchers.step() and submitted == ORDERS:
-                break
-            steps = None if steps is None else steps - 1
-        if life < crashes:
-            abandon(system, backend, dispatchers, registered)
+        live(system, dispatchers, outside, chance, steps_max=chance.randrange(5, 250))
+        abandon(system, backend, dispatchers, registered)
+    dispatchers = SimulatedDispatchers(chance.getrandbits(32))
+    system = desk(seed, outside, dispatchers)
+    live(system, dispatchers, outside, chance, steps_max=1 << 40)
     stats, letters = system.stats(), system.dead_letters()
     assert stats.effects_through == stats.durable_through == stats.committed_through
     system.stop()
     check(backend, outside, {letter.id for letter in letters}, retried_across=crashes > 0)
+
+
+def live(
+    system: Supervisor, dispatchers: SimulatedDispatchers, outside: Outside, chance: random.Random, steps_max: int
+) -> None:
+    """Hand in what is left of the plan, now and then, until there is nothing more to do or the steps are used up."""
+    system.start()
+    for _ in itertools.repeat(None, steps_max):
+        if outside.submitted < ORDERS and chance.random() < 0.3:
+            system.submit(Order(number=outside.submitted)).accepted().get()
+            outside.submitted += 1
+        through = watermark(system)
+        assert through >= outside.through, "the watermark never goes back, a restart takes nothing back"
+        outside.through = through
+        outside.check_ended(through)
+        if not dispatchers.step() and outside.submitted == ORDERS:
+            return
 
 
 def check(backend: Counting, outside: Outside, dead: set[str], *, retried_across: bool) -> None:
@@ -263,6 +270,42 @@ def test_a_checkpoint_knows_an_effect_s_end_and_what_it_returned_together_or_not
         is_in_it = work.entries_through == 1
         assert len(work.submissions) == is_in_it
         assert len(work.effects) == (not is_in_it)
+
+
+@in_simulation
+def test_an_effect_that_ended_while_an_older_checkpoint_was_made_is_not_carried_out_again(seed: int) -> None:
+    """The checkpoint is of a seq before the commit, and takes the entry that ended its effect into account."""
+    backend, tries = Counting(), Counter[str]()
+
+    def make() -> tuple[Supervisor, SimulatedDispatchers]:
+        dispatchers = SimulatedDispatchers(seed)
+        system = Supervisor(backend, dispatchers=lambda settings: dispatchers)
+
+        @system.effect("count")
+        def count(context: EffectContext, payload: None) -> Trigger[Any]:
+            tries[context.key] += 1
+            return Acknowledged(key=context.key, again=False)
+
+        system.on(Order)(lambda trigger, tx: tx.effect(count, None))
+        system.on(Acknowledged)(lambda trigger, tx: None)
+        return system, dispatchers
+
+    registered = set(ActorRegistry.get_all())
+    system, dispatchers = make()
+    system.start()
+    running: Any = system._running
+    before = running.board.durable
+    system.ask(Order(number=0))
+    while dispatchers.step():
+        pass
+    running._checkpoints._durable = lambda: before
+    running._checkpoints.take(again=True)
+    abandon(system, backend, dispatchers, registered)
+    system, _ = make()
+    with system:
+        pass
+    assert list(tries.values()) == [1]
+    assert (system.stats().effects_through, system.stats().committed_through) == (2, 2)
 
 
 # Time -----------------------------------------------------------------------------------------------------------------

@@ -129,6 +129,27 @@ def release(trigger: Note, tx: Transaction) -> str:
     return trigger.text
 
 
+# A call takes the function's arguments, and is what it returns.
+def quote(symbol: str) -> int:
+    return len(symbol)
+
+
+async def quote_later(symbol: str) -> int:
+    return len(symbol)
+
+
+async def ask(tx: Transaction) -> None:
+    tx.call(quote)  # type: ignore[call-arg]
+    tx.call(quote, 3)  # type: ignore[arg-type]
+    tx.call(quote, symbl="A")  # type: ignore[call-arg]
+    tx.call("quote")  # type: ignore[arg-type]
+    price: str = tx.call(quote, "A")  # type: ignore[assignment]
+    later: str = await tx.acall(quote_later, "A")  # type: ignore[assignment]
+    await tx.acall(quote, "A")  # type: ignore[arg-type]
+    await tx.acall(quote_later)  # type: ignore[call-arg]
+    print(price, later)
+
+
 # What is asked for has the type that its trigger promises.
 name: str = system.ask(Transfer(amount=3))  # type: ignore[assignment]
 text: int = system.submit(Note(text="x")).result()  # type: ignore[assignment]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -36,6 +37,7 @@ from seqtor import (
     Supervisor,
     Transaction,
     Trigger,
+    current_call_id,
     current_transaction,
 )
 from seqtor.actors import Checkpoint, Commit, StoreSpec, Write
@@ -263,6 +265,32 @@ async def release(trigger: Release, tx: Transaction) -> None:
     tx.effect(ring, 3)
     assert_type(tx.resource(client), Client)
     assert_type(await tx.resource(async_client), Client)
+
+
+def quote(symbol: str, *, limit: int = 0) -> Account:
+    return Account(balance=len(current_call_id()))
+
+
+async def quote_later(symbol: str) -> list[Account]:
+    return []
+
+
+class Ask(Trigger[None]):
+    """Asks the outside."""
+
+
+@system.on(Ask)
+async def ask(trigger: Ask, tx: Transaction) -> None:
+    assert_type(tx.call(quote, "A", limit=3), Account)
+    assert_type(tx.call(client_of(tx).place, "A", client_id="1"), str)
+    assert_type(await tx.acall(quote_later, "A"), list[Account])
+    one, two = await asyncio.gather(tx.acall(quote_later, "A"), tx.acall(quote_later, symbol="B"))
+    assert_type(one, list[Account])
+    assert_type(two, list[Account])
+
+
+def client_of(tx: Transaction) -> Client:
+    return tx.resource(client)
 
 
 # Use --------------------------------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, field_serializer
 
 from seqtor import (
     DeadlineExceeded,
@@ -112,6 +112,17 @@ class Client:
 
 class SpecialClient(Client):
     """Inherits its methods."""
+
+
+class WithClient(BaseModel):
+    """A model that alone knows how its field is serialised."""
+
+    model_config = {"arbitrary_types_allowed": True}
+    client: Client
+
+    @field_serializer("client")
+    def base_of(self, client: Client) -> str:
+        return client.base
 
 
 def plain(*args: Any, **kwargs: Any) -> Any:
@@ -298,9 +309,10 @@ def test_a_program_s_own_file_is_known_by_the_name_that_others_import_it_by(star
 def test_an_argument_that_is_no_json_is_refused_by_its_name(value: Any, said: str) -> None:
     def named(symbol: str, limit: Any = None) -> None: ...
 
-    for give in (lambda: identify(named, ("A", value), {}), lambda: identify(named, ("A",), {"limit": value})):
+    given: list[tuple[tuple[Any, ...], dict[str, Any]]] = [(("A", value), {}), (("A",), {"limit": value})]
+    for arguments, keywords in given:
         with pytest.raises(TypeError) as caught:
-            give()
+            identify(named, arguments, keywords)
         assert str(caught.value).startswith(f"argument 'limit' of {__name__}.")
         assert said in str(caught.value)
         assert "pass plain values" in str(caught.value)
@@ -309,16 +321,8 @@ def test_an_argument_that_is_no_json_is_refused_by_its_name(value: Any, said: st
 
 
 def test_a_model_with_a_field_of_its_own_kind_is_known_by_its_json() -> None:
-    class Odd(BaseModel):
-        model_config = {"arbitrary_types_allowed": True}
-        client: Client
-
-        def __init__(self, name: str) -> None:
-            super().__init__(client=Client(name))
-
-    Odd.__pydantic_serializer__  # noqa: B018
-    with pytest.raises(TypeError, match="an Odd|a Odd"):
-        identify(plain, (Odd("x"),), {})
+    assert place_of(plain, WithClient(client=Client("a"))) == place_of(plain, WithClient(client=Client("a")))
+    assert place_of(plain, WithClient(client=Client("a"))) != place_of(plain, WithClient(client=Client("b")))
 
 
 # Answers --------------------------------------------------------------------------------------------------------------
@@ -535,8 +539,11 @@ def test_what_is_no_exception_passes_and_is_not_recorded() -> None:
         backend = MemoryBackend()
         verb = "call" if make is acting else "acall"
         function: Any = leaves if make is acting else leaves_async
-        cause = cause_of(make(simulated(journal=backend), lambda tx, v=verb, f=function: getattr(tx, v)(f)))  # type: ignore[misc]
-        assert type(cause) is Abrupt
+        with make(simulated(journal=backend), lambda tx, v=verb, f=function: getattr(tx, v)(f)) as system:  # type: ignore[misc]
+            with pytest.raises(HandlerFailed) as caught:
+                system.ask(Act())
+            assert type(caught.value.__cause__) is Abrupt
+            assert system.verify().executed == 1
         backend.open(write=False)
         assert [row.body for row in backend.entries(1, 9) if row.kind == "call" and '"call"' in row.body] == []
     assert len(made) == 2
@@ -668,7 +675,7 @@ def test_a_called_function_cannot_use_the_transaction(make: Any) -> None:
             lambda: tx[accounts]["alice"],
             lambda: tx[accounts].increment("alice", balance=1),
             lambda: tx.peek(accounts),
-            lambda: tx.random.random(),
+            lambda: tx.random,
             tx.uuid4,
             lambda: tx.submit(Deposit()),
             lambda: tx.call(plain),
@@ -1052,7 +1059,7 @@ def test_every_attempt_gets_an_equal_answer_of_its_own() -> None:
             after_call.pass_through()
         return "done"
 
-    accounts, answers = conflicting(system, call)
+    accounts, _ = conflicting(system, call)
 
     @system.on(Below, deadline=WAIT_S)
     def write_below(trigger: Below, tx: Transaction) -> None:
@@ -1074,7 +1081,7 @@ def test_every_attempt_gets_an_equal_answer_of_its_own() -> None:
 
 def test_a_call_that_hangs_is_joined_by_the_attempt_that_takes_over() -> None:
     system = threaded(4)
-    below, in_call, after_expiry = Gate(), Gate(), Gate()
+    below, in_call = Gate(), Gate()
     made: list[str] = []
     accounts = open_bank(system, alice=1)
 
@@ -1225,12 +1232,52 @@ def test_a_handler_that_stops_waiting_cancels_the_call_and_replay_times_out_too(
                     heard.append(await tx.acall(slow, seconds))
             except TimeoutError:
                 heard.append("timed out")
-        return heard
+        await asyncio.sleep(1)
+        return [*heard, *ended]
 
     with acting_async(system, act, deadline=1000):
-        assert system.ask(Act()) == ["in time", "timed out"]
-        assert ended == ["cancelled"]
+        assert system.ask(Act()) == ["in time", "timed out", "cancelled"]
         assert system.verify().executed == 1
+
+
+def test_replay_cancels_what_the_handler_had_cancelled() -> None:
+    made: list[str] = []
+
+    async def slow(seconds: float, fails: bool = False) -> str:
+        made.append(current_call_id())
+        await asyncio.sleep(seconds)
+        if fails:
+            raise Plain("no")
+        return "in time"
+
+    async def cancels_itself() -> str:
+        made.append(current_call_id())
+        raise asyncio.CancelledError
+
+    async def act(tx: Transaction) -> list[str]:
+        heard: list[str] = []
+        in_time: asyncio.Task[str] | None = None
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(tx.acall(slow, 100))
+                group.create_task(tx.acall(slow, 2, fails=True))
+                in_time = group.create_task(tx.acall(slow, 1))
+                group.create_task(tx.acall(slow, 50))
+        except* Plain as failures:
+            assert in_time is not None
+            heard += [str(failures.exceptions), in_time.result()]
+        try:
+            await tx.acall(cancels_itself)
+        except asyncio.CancelledError:
+            heard.append("cancelled")
+        return heard
+
+    for seed in range(10):
+        made.clear()
+        with acting_async(simulated(seed, journal=MemoryBackend()), act, deadline=1000) as system:
+            assert system.ask(Act()) == ["(Plain('no'),)", "in time", "cancelled"]
+            assert system.verify().executed == 1
+        assert len(made) == 5
 
 
 def test_replay_hands_answers_out_in_the_order_in_which_the_handler_got_them() -> None:

@@ -245,6 +245,10 @@ def test_a_key_is_kept_as_long_as_the_outcome_of_its_run() -> None:
         assert bank.system.ask(Deposit(), idempotency_key="young", timeout=WAIT_S) == 2
         assert bank.system.ask(Deposit(), idempotency_key="old", timeout=WAIT_S) == 4, "forgotten: it runs once more"
         assert bank.system.ask(Deposit(), idempotency_key="old", timeout=WAIT_S) == 4
+    with Bank(backend, retain=DAY_S) as bank:  # Both are old now, and go while the system runs.
+        bank.simulation.run_to_rest()
+        assert bank.system.ask(Deposit(), idempotency_key="young", timeout=WAIT_S) == 5
+        assert bank.system.ask(Deposit(), idempotency_key="old", timeout=WAIT_S) == 6
 
 
 def test_a_key_whose_commit_is_gone_and_whose_row_is_not_counts_for_nothing() -> None:

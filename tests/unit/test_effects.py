@@ -244,6 +244,27 @@ def test_plain_functions_run_on_a_bounded_number_of_threads(outside: Outside) ->
     assert len(outside.tries) == THREADS_MAX + 5
 
 
+def test_effects_wait_for_a_thread_if_there_is_none_to_be_had(outside: Outside, lines: list[Any]) -> None:
+    system, _ = desk(outside, simulated())
+    with system:
+        dispatchers: Any = system._running._dispatchers  # type: ignore[union-attr]
+        made, failures = dispatchers.dedicated, [RuntimeError("can't start new thread")] * 3
+
+        def dedicated(name: str) -> Any:
+            if failures:
+                raise failures.pop()
+            return made(name)
+
+        dispatchers.dedicated = dedicated
+        system.ask(Order())
+        settle(system, lambda: system.stats().effects_through == 1)
+        assert dispatchers.clock.monotonic() >= 3
+    assert len(outside.tries) == 1
+    assert [line["message"] for line in lines] == [
+        "no thread for effects, tried again in 1 s: can't start new thread"
+    ] * 3
+
+
 def test_a_thousand_coroutines_wait_at_the_same_time(outside: Outside) -> None:
     everyone = asyncio.Event()
 
@@ -306,9 +327,10 @@ def test_every_try_has_the_same_key(make: Any, is_async: bool, outside: Outside)
 
 def settle(system: Supervisor, condition: Callable[[], bool]) -> None:
     """Wait until a query says so; a simulated system is driven."""
-    driver = system._running._dispatchers.driver  # type: ignore[union-attr]
+    driver: Any = system._running._dispatchers.driver  # type: ignore[union-attr]
     if driver is None:
         until(condition)
+        return
     while not condition():
         assert driver.step() or condition(), "nothing more can happen"
 
@@ -863,7 +885,7 @@ def test_methods_partials_and_instances_are_functions_too(outside: Outside) -> N
     def wrapped(*arguments: Any) -> None:
         outside(*arguments)
 
-    functions = [made.method, made.async_method, made, partial, wrapped]
+    functions: list[Any] = [made.method, made.async_method, made, partial, wrapped]
     for number, function in enumerate(functions):
         system.effect(str(number))(function)
     given = [made.method, made.async_method, made, partial, wrapped]  # A bound method is another object every time.

@@ -758,3 +758,22 @@ def test_a_system_with_a_journal_runs_simulated(seed: int) -> None:
                 submission.result(WAIT_S)
             total += 15
             assert system.snapshot()[accounts]["alice"].balance == total
+
+
+# A fast journal ----------------------------------------------------------------------------------------------------
+
+
+def test_an_answer_comes_even_if_the_journal_is_faster_than_the_coordinator() -> None:
+    system = Supervisor(MemoryBackend())
+    open_bank(system, alice=0)
+    with system:
+        running: Any = system._running
+        journal, tell = running._journal_ref._actor_weakref(), running._committer.journal
+
+        def tell_and_wait(message: Any) -> None:
+            tell(message)
+            while journal.durable_through < message.runs[-1].seq:
+                pass
+
+        running._committer.journal = tell_and_wait
+        assert [system.ask(Deposit(), timeout=WAIT_S) for _ in range(3)] == [1, 2, 3]

@@ -163,7 +163,9 @@ def test_what_the_coordinator_forgets_the_journal_tells() -> None:
         assert {found.state for found in system.runs(state="failed")} == {State.FAILED}
     with odd_bank(records_max=3) as system:
         run(system, 10)
-        with pytest.raises(LookupError, match=r"there is no record of seq 1: .* older than the 3 records that are kept"):
+        with pytest.raises(
+            LookupError, match=r"there is no record of seq 1: .* older than the 3 records that are kept"
+        ):
             system.record(1)
         assert [found.seq for found in system.runs()] == [12, 11, 10]
 
