@@ -51,7 +51,8 @@ class FlushIntake:
 class AppendEntry:
     """From: run (its first call starts, a call's answer), effects (an outcome). To: journal.
 
-    Answer: None, when it is durable, and with the start of a call the acceptance of its run, too. `record` is a `CallRecord` or an `EffectRecord`; `submission` is what the effect returned to be submitted.
+    Answer: None, when it is durable, and with the start of a call the acceptance of its run, too. `record` is a
+    `CallRecord` or an `EffectRecord`; `submission` is what the effect returned to be submitted.
     Twice: two entries of which the reader takes the first.
     """
 

@@ -45,7 +45,9 @@ class ResumedRuns:
             snapshot.next.next = newest
         snapshots = {self._through: newest, **self._snapshots}
         return {
-            run: Resumed(tuple([each.call for each in calls if each.call is not None]), snapshots.get(calls[0].first_snapshot))
+            run: Resumed(
+                tuple([each.call for each in calls if each.call is not None]), snapshots.get(calls[0].first_snapshot)
+            )
             for run, calls in self.calls.items()
         }
 

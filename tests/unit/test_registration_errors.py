@@ -364,7 +364,9 @@ def test_what_names_no_journal_is_refused(journal: Any, says: str) -> None:
 @pytest.mark.parametrize(
     "journal", ["bank.db", "sqlite:///bank.db", "postgresql://localhost/bank", pathlib.Path("bank.db")]
 )
-def test_the_constructor_opens_no_journal(journal: Any, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_constructor_opens_no_journal(
+    journal: Any, tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     Supervisor(journal)
     assert list(tmp_path.iterdir()) == []
