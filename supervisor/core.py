@@ -79,6 +79,7 @@ class RunningSystem:
         stores: tuple[StoreRef[Any], ...],
         handlers: Handlers,
         prepare: Prepare,
+        find_handler: Callable[[str], object],
         upcasts: Upcasts,
         backend: Backend | None,
         dispatchers: Dispatchers,
@@ -90,6 +91,7 @@ class RunningSystem:
         self._stores = stores
         self._handlers = handlers
         self._prepare = prepare
+        self._find_handler = find_handler
         self._upcasts = upcasts
         self._backend = backend
         self._dispatchers = dispatchers
@@ -220,6 +222,8 @@ class RunningSystem:
             return None
         recovery = Recovery(self._backend, self._backend.open())
         functions = self._effect_functions
+        for record in recovery.accepted.values():
+            self._find_handler(record.trigger.type)
         recovery.require_known(
             (ref.name for ref in self._stores), (handler.name for handler in self._handlers), functions.names
         )

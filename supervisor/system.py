@@ -237,7 +237,7 @@ class Supervisor:
             for ref in stores:
                 ref.spec.prepare_for_journal(self._upcasts)
         self._running = RunningSystem(
-            self.name, self.settings, stores, self._handlers, self._prepare, self._upcasts, backend,
+            self.name, self.settings, stores, self._handlers, self._prepare, self._find_handler, self._upcasts, backend,
             dispatchers, self._effects, tuple(self._resources.refs),
         )  # fmt: skip
         return self
@@ -538,6 +538,13 @@ class Supervisor:
                 f"it again{did_you_mean(name, (handler.name for handler in self._handlers))}"
             )
         return self._handlers.add_once(make_handler(kind, execute_method_of(kind), deadline_s=self.settings.deadline))
+
+    def _find_handler(self, name: str) -> None:
+        """Register the trigger type of this name, found in a journal, if a class carries its own `execute`."""
+        kind = self_executing(name)
+        if kind is not None and kind not in self._handlers:
+            function = execute_method_of(kind)
+            self._handlers.add_once(make_handler(kind, function, deadline_s=self.settings.deadline))
 
     def _require_running(self) -> RunningSystem:
         if self._running is None:

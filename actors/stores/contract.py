@@ -96,9 +96,7 @@ class StoreSpec(Generic[ViewT_co]):
         self.validates = store_class.validate is not StoreActor.validate
         self.version = 1
         self.tries_values = False
-        self.keeps_parts = (
-            False  # Whether a record's value is a part of what it is decoded with, as a document's field.
-        )
+        self.keeps_parts = False  # Whether what a record holds is decoded with the rest, as a document's field.
 
     def build(self) -> StoreActor[Any, Any]:
         """Make a fresh instance of the store's behaviour."""

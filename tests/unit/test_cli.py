@@ -20,8 +20,12 @@ from typer.testing import CliRunner
 import seqtor
 import seqtor.cli
 from seqtor.actors.clock import SystemClock
+from seqtor.actors.journal.contract import CheckpointPart, EntryRow, Group
+from seqtor.actors.journal.recovery import read_sections
+from seqtor.actors.journal.sqlite import SqliteBackend
 from seqtor.cli.app import app
 from seqtor.cli.output import Progress
+from seqtor.messages.records import CallRecord, RecordedCall
 
 PROGRAM = """
 import itertools
@@ -338,25 +342,31 @@ def test_the_journal_may_be_that_of_the_program(shell: Shell) -> None:
 
 def test_an_intact_journal_is_said_to_be_intact(shell: Shell) -> None:
     shell.fill()
+    entries = add_entry(shell)
     assert shell.run("journal", "verify")[0] == (
-        "commits 1 to 6; entries: 0, idempotency keys: 2, checkpoints: 3; all intact\n"
+        f"commits 1 to 6; entries: {entries}, idempotency keys: 2, checkpoints: 3; all intact\n"
     )
     assert shell.json("journal", "verify") == {
-        "journal": "bank.db", "intact": True, "commits_from": 1, "commits_through": 6, "intact_through": 6, "entries": 0,
-        "keys": 2, "checkpoints": [0, 3, 6], "damage": [],
+        "journal": "bank.db", "intact": True, "commits_from": 1, "commits_through": 6, "intact_through": 6,
+        "entries": entries, "keys": 2, "checkpoints": [0, 3, 6], "damage": [],
     }  # fmt: skip
 
 
-def flip(text: str, old: str, new: str) -> str:
-    assert old in text
-    return text.replace(old, new, 1)
+def add_entry(shell: Shell) -> int:
+    """Note the answer of a call; returns how many entries there are, which depends on how slow this machine was."""
+    backend = SqliteBackend(shell.journal)
+    last = backend.open().entries_through
+    record = CallRecord(run="r-1", now=1.0, call=RecordedCall(id="r-1.1", function="ask", value=3))
+    backend.append(Group(entries=[EntryRow(last + 1, "call", "r-1", record.model_dump_json(exclude_defaults=True))]))
+    backend.close()
+    return last + 1
 
 
 def change_record(shell: Shell, seq: int, old: str, new: str) -> None:
     shell.sqlite(f"UPDATE commits SET body = replace(body, '{old}', '{new}') WHERE seq = ?", seq)
 
 
-DAMAGE: dict[str, tuple[Callable[[Shell], None], str, int | None, int]] = {
+DAMAGE: dict[str, tuple[Callable[[Shell], object], str, int | None, int]] = {
     "a record": (lambda s: change_record(s, 2, '"balance":70', '"balance":71'), "the record of seq 2, or the one", 2, 1),
     "a hash": (lambda s: s.sqlite("UPDATE commits SET chain = zeroblob(32) WHERE seq = 4"), "the record of seq 4", 4, 3),
     "a missing record": (lambda s: s.sqlite("DELETE FROM commits WHERE seq = 3"), "seq 3 is missing", 3, 2),
@@ -365,6 +375,12 @@ DAMAGE: dict[str, tuple[Callable[[Shell], None], str, int | None, int]] = {
                            "checkpoint_parts)"),
         "of the checkpoint at seq 6 is not what was written",
         6,
+        6,
+    ),
+    "an entry": (
+        lambda s: (add_entry(s), s.sqlite("UPDATE entries SET body = replace(body, 'ask', 'ass')")),
+        "(call r-1) is not what was written",
+        None,
         6,
     ),
     "a checkpoint": (
@@ -392,10 +408,6 @@ def test_damage_is_named_with_its_place(shell: Shell, what: str) -> None:
 
 def test_a_checkpoint_that_is_not_what_the_commits_come_to_is_found(shell: Shell) -> None:
     """Nothing is flipped: it was written so, by a defect, and every digest holds."""
-    from seqtor.actors.journal.contract import CheckpointPart
-    from seqtor.actors.journal.recovery import read_sections
-    from seqtor.actors.journal.sqlite import SqliteBackend
-
     shell.fill(tally=False)
     backend = SqliteBackend(shell.journal)
     opened = backend.open()
@@ -414,8 +426,12 @@ def test_a_checkpoint_that_is_not_what_the_commits_come_to_is_found(shell: Shell
 
 def test_an_export_has_a_line_for_everything(shell: Shell) -> None:
     shell.fill()
+    add_entry(shell)
     stdout, stderr = shell.run("journal", "export")
-    lines = [json.loads(line) for line in stdout.splitlines()]
+    found = [json.loads(line) for line in stdout.splitlines()]
+    entry = [line for line in found if line["kind"] == "entry"][-1]
+    assert (entry["entry"], entry["ref"], entry["record"]["call"]["value"]) == ("call", "r-1", 3)
+    lines = [line for line in found if line["kind"] != "entry"]
     assert [line["kind"] for line in lines] == ["journal", "checkpoint", *["commit"] * 6, "key", "key"]
     assert stderr == ""
     assert lines[1]["stores"]["accounts"] == {

@@ -679,6 +679,30 @@ def test_an_accepted_trigger_that_changed_is_read_through_its_upcast(path: Path)
     assert seen == [7]
 
 
+def test_an_accepted_trigger_with_an_execute_of_its_own_needs_no_registration_after_a_restart_either() -> None:
+    backend = MemoryBackend()
+    held = threading.Event()
+    done: list[int] = []
+
+    class OnItsOwn(Trigger[None]):
+        number: int
+
+        def execute(self, tx: Transaction) -> None:
+            if not done:
+                held.wait(WAIT_S)
+            done.append(self.number)
+
+    system = Supervisor(backend)
+    system.start()
+    system.submit(OnItsOwn(number=7)).accepted().get(timeout=WAIT_S)
+    system.stop(grace=0.0)
+    done.append(0)
+    held.set()
+    with Supervisor(backend):
+        pass
+    assert done[-1] == 7
+
+
 def test_an_upcast_is_registered_once_and_for_a_model() -> None:
     system = Supervisor()
     system.upcast(Account)(lambda old, version: old)
