@@ -7,7 +7,7 @@ the code no longer registers is named. Called at the start, on the caller's thre
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -57,7 +57,7 @@ class Recovery:
     `unkept` are the stores that the checkpoint does not hold, because they make none: their tail begins at seq 1.
     """
 
-    def __init__(self, backend: Backend, opened: Opened, progress: Callable[[int, int], None] | None = None) -> None:
+    def __init__(self, backend: Backend, opened: Opened) -> None:
         self.backend = backend
         self.opened = opened
         self.info: CheckpointInfo | None = opened.checkpoints[-1] if opened.checkpoints else None
@@ -71,7 +71,6 @@ class Recovery:
         self.effects: dict[tuple[int, int], OpenEffect] = {}
         self.dead: list[EffectRecord] = []
         self.tail: dict[str, list[tuple[int, list[tuple[str, Any, int]]]]] = {}
-        self._progress = progress
         self._closed: list[tuple[int, int]] = []
         self._outcomes: list[EffectRecord] = []
         self._ended: set[str] = set()
@@ -161,10 +160,7 @@ class Recovery:
             self._read_whole_tails(self.info)
         for row in checked_rows(self.backend, first, last, self.chain):
             self.chain = row.chain
-            record = parsed(row.body)
-            self._fold_in(record)
-            if self._progress is not None and row.seq % 10_000 == 0:
-                self._progress(row.seq, last)
+            self._fold_in(parsed(row.body))
 
     def _close_what_ended(self) -> None:
         for closed in self._closed:
