@@ -25,7 +25,7 @@ class Account(Record):
 
 
 class Transfer(Trigger[int]):
-    """Move an amount; refused if there is not enough. Every third is counted by a trigger of its own."""
+    """Move an amount; refused if there is not enough. Every second is counted by a trigger of its own."""
 
     source: str
     target: str
@@ -62,7 +62,7 @@ def make_system(journal: Any, **options: Any) -> Supervisor:
         )
         target = book[trigger.target]
         book[trigger.target] = target.replace(balance=target.balance + trigger.amount)
-        if source.transfers % 3 == 0:
+        if source.transfers % 2 == 0:
             tx.submit(Count(key=trigger.source))
         return source.balance
 
@@ -112,7 +112,7 @@ class Oracle:
             source[0] -= fields["amount"]
             source[1] += 1
             target[0] += fields["amount"]
-            if source[1] % 3 == 0:
+            if source[1] % 2 == 0:
                 self.submitted.append(fields["source"])
             return source[0]
         if kind == "Count":

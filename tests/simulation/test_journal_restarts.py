@@ -20,7 +20,7 @@ from seqtor.actors.journal.recovery import checked_rows, commit_record
 from tests.crash.desk import Oracle, make_system, planned
 
 SEEDS_PER_TEST = 25
-KEYS = 24
+KEYS = 40
 LIVES_MAX = 60
 
 
