@@ -170,6 +170,7 @@ class Coordinator(Actor):
         to_wake: list[Callable[[], None]] = []
         self._durable_through = max(self._durable_through, message.through)
         self._context.board.become_durable(message.through)
+        self.sequencer.tell(message)
         self._answer_durable(to_wake)
         for wake in to_wake:
             wake()

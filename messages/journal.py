@@ -144,7 +144,7 @@ class MakeCheckpoint:
 
 @message
 class RunsDurable:
-    """From: journal, after the group is on disk. To: coordinator, which answers and releases. Answer: none.
+    """From: journal, after the group is on disk; coordinator passes it on. To: coordinator, sequencer. Answer: none.
 
     All seqs through `through` are durable. Twice: the second is ignored.
     """

@@ -186,7 +186,9 @@ class RunningSystem:
         context.parent = self._coordinator_ref.actor_inbox
         window = Window(dispatchers.threads, settings.max_in_flight)
         now = 0.0 if recovery is None else recovery.now
-        self._sequencer_ref = Sequencer.start_on(core, dispatchers.clock, window, through, now, parent=root)
+        self._sequencer_ref = Sequencer.start_on(
+            core, dispatchers.clock, window, through, now, journaled=recovery is not None, parent=root
+        )
         self._sequencer: Sequencer = _actor(self._sequencer_ref)
         self._sequencer.coordinator = self._committer.coordinator = self._coordinator_ref.actor_inbox
         self._sequencer.committer = self._committer_ref.actor_inbox

@@ -48,7 +48,7 @@ from seqtor.messages.runs import RunsEnded
 __all__ = ["INTAKE_DELAY_S", "Journal"]
 
 INTAKE_DELAY_S = 0.002
-INTAKE_ROWS_MIN = 64
+INTAKE_ROWS_MIN = 16
 CHECKPOINT_BYTES_MIN = 16 << 20
 TRIM_ROWS = 1000
 

@@ -1,11 +1,13 @@
 """The sequencer: gives each trigger its place in the total order.
 
 Owns the counter of seqs, the queue of waiting triggers and the window of numbered ones. Promises: seqs are 1, 2, 3, ...
-without gaps, each given once; a seq is given only when a slot is free; `now` never decreases along the order.
+without gaps, each given once; a seq is given only when a slot is free and the journal keeps up; `now` never
+decreases along the order.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any, ClassVar
 
 from seqtor.actors.base import Actor
@@ -13,23 +15,32 @@ from seqtor.actors.clock import Clock
 from seqtor.actors.mailbox import Mailbox
 from seqtor.actors.sequencer.waiting import WaitingTriggers
 from seqtor.actors.sequencer.window import Window
+from seqtor.messages.journal import RunsDurable
 from seqtor.messages.lifecycle import Drain
 from seqtor.messages.runs import AcceptTriggers, GetStats, RunsEnded, RunsSequenced
 
 __all__ = ["Sequencer"]
 
+# Ended runs that the journal may have yet to write. Without a bound a burst runs ahead of the journal, which gets the
+# interpreter ever more rarely: 10,000 runs wait for their group, answers are late, and the cycle collector walks them all.
+UNDURABLE_MAX = 256
+
 
 class Sequencer(Actor):
     """Numbers triggers in the order of their priority."""
 
-    receives: ClassVar[tuple[type, ...]] = (AcceptTriggers, RunsEnded, GetStats, Drain)
+    receives: ClassVar[tuple[type, ...]] = (AcceptTriggers, RunsEnded, RunsDurable, GetStats, Drain)
 
-    def __init__(self, clock: Clock, window: Window, committed_through: int = 0, now: float = 0.0) -> None:
+    def __init__(
+        self, clock: Clock, window: Window, committed_through: int = 0, now: float = 0.0, *, journaled: bool = False
+    ) -> None:
         super().__init__()
         self._clock = clock
         self._window = window
         self._waiting = WaitingTriggers()
         self._seq = committed_through
+        self._ended_through = committed_through
+        self._durable_through = committed_through if journaled else math.inf
         self.now = now  # The newest `tx.now`, POSIX seconds. Read by the checkpointer; only this actor writes it.
         self._drains: list[Any] = []
         self.bypassed = 0  # Accepted past the edge (submitted by a commit, or before a restart). Read by the edge, too.
@@ -48,6 +59,10 @@ class Sequencer(Actor):
         leave = self._window.leave
         for ended in message.runs:
             leave(ended.seq, ended.handler_s)
+        self._ended_through = message.runs[-1].seq
+
+    def on_runs_durable(self, message: RunsDurable) -> None:
+        self._durable_through = message.through
 
     def on_get_stats(self, message: GetStats) -> None:
         self.on_batch_end()  # What could be numbered is, before it is counted.
@@ -64,7 +79,7 @@ class Sequencer(Actor):
 
     def on_batch_end(self) -> None:
         waiting = self._waiting
-        if len(waiting):
+        if len(waiting) and self._ended_through - self._durable_through <= UNDURABLE_MAX:
             self._sequence(waiting)
         if self._drains and not len(waiting) and not len(self._window):
             for reply_to in self._drains:

@@ -33,6 +33,8 @@ from seqtor import (
 from seqtor.actors.journal.contract import Group
 from seqtor.actors.journal.memory import MemoryBackend
 from seqtor.actors.journal.sqlite import SqliteBackend
+from seqtor.actors.sequencer.actor import UNDURABLE_MAX
+from seqtor.actors.sequencer.window import SYNC_MAX
 from seqtor.actors.stores import Access, Checkpoint, StoreActor
 from tests.programs import WAIT_S, Account, Deposit, Transfer, open_bank, simulated
 
@@ -111,6 +113,21 @@ def test_a_commit_is_visible_to_other_runs_before_it_is_durable(gate: Gate) -> N
         gate.may_write.set()
         assert (first.result(WAIT_S), second.result(WAIT_S)) == (105, 110)
         assert system.record(2).durable
+
+
+def test_runs_do_not_get_far_ahead_of_the_journal(gate: Gate) -> None:
+    system, _ = bank(gate)
+    with system:
+        gate.may_write.clear()
+        submissions = system.submit_many([Deposit(amount=1)] * 5_000)
+        stats = system.stats()
+        while stats.in_flight or stats.committed_through <= UNDURABLE_MAX:  # Until nothing moves any more.
+            gate.waits.wait(WAIT_S)
+            stats = system.stats()
+        assert stats.committed_through <= UNDURABLE_MAX + SYNC_MAX
+        assert stats.queued == 5_000 - stats.committed_through
+        gate.may_write.set()
+        assert [submission.result(WAIT_S) for submission in submissions[::1_000]] == [101, 1101, 2101, 3101, 4101]
 
 
 def test_accepted_means_that_it_is_executed_even_if_nobody_is_left(path: Path) -> None:
