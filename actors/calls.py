@@ -24,11 +24,13 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
+from pykka import ActorDeadError
+
 from seqtor.actors.answers import Call, answered, failed, given_up, value_of_call
 from seqtor.actors.futures import ReplyFuture
 from seqtor.actors.journal.decoding import error_of
 from seqtor.actors.mailbox import answer
-from seqtor.messages.errors import OutcomeUnknown, ReplayDiverged
+from seqtor.messages.errors import NotRunning, OutcomeUnknown, ReplayDiverged
 from seqtor.messages.journal import AppendEntry, AwaitDurable
 from seqtor.messages.records import CallRecord, RecordedCall
 
@@ -121,7 +123,8 @@ class Calls:
                 if flight is not None:
                     self._wait([flight.landed], transaction, call)
                 else:
-                    self._wait(self._snapshot_durable(transaction), transaction, call)
+                    while durable := self._snapshot_durable(transaction):
+                        self._wait(durable, transaction, call, again=True)
                     self._wait(self._start(transaction), transaction, call)
                     flight = self._make(transaction, call_id, call)
                 self._require_open(transaction, call)
@@ -139,7 +142,8 @@ class Calls:
             while (kept := self._kept.get(call_id)) is None:
                 flight = self._flights.get(call_id)
                 if flight is None:
-                    await self._until(self._snapshot_durable(transaction), transaction, call)
+                    while durable := self._snapshot_durable(transaction):
+                        await self._until(durable, transaction, call, again=True)
                     await self._until(self._start(transaction), transaction, call)
                     flight = self._launch(transaction, call_id, call)
                     if flight is None:
@@ -263,22 +267,40 @@ class Calls:
             self._started = self._ask(journal, partial(AppendEntry, record=record))
         return [self._started]
 
-    def _wait(self, awaited: list[ReplyFuture], transaction: Transaction, call: Call) -> None:
+    def _wait(
+        self, awaited: list[ReplyFuture], transaction: Transaction, call: Call, *, again: bool = False
+    ) -> None:
+        """Wait for all; with `again` return, too, if an actor that was asked has crashed, and is there again."""
         try:
             for reply in awaited:
                 if reply.driver is None:
                     reply.get()
                 else:  # Other actors run on this thread meanwhile, and are not inside of this handler.
                     contextvars.Context().run(reply.get)
-        except Exception:
-            raise self._lost(transaction, call) from None
+        except BaseException as error:
+            self._judge(error, awaited, transaction, call, again=again)
 
-    async def _until(self, awaited: list[ReplyFuture], transaction: Transaction, call: Call) -> None:
+    async def _until(
+        self, awaited: list[ReplyFuture], transaction: Transaction, call: Call, *, again: bool = False
+    ) -> None:
+        """As `_wait`."""
         try:
             for reply in awaited:
                 await reply
-        except Exception:
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:
+            self._judge(error, awaited, transaction, call, again=again)
+
+    def _judge(
+        self, error: BaseException, awaited: list[ReplyFuture], transaction: Transaction, call: Call, *, again: bool
+    ) -> None:
+        """Raise what an answer that did not come means."""
+        if not all(reply.is_set() for reply in awaited):
+            raise error  # This thread's own.
+        if not again or isinstance(error, (ActorDeadError, NotRunning, OutcomeUnknown)):
             raise self._lost(transaction, call) from None
+        transaction.check()
 
     def _require_open(self, transaction: Transaction, call: Call) -> None:
         """Raise if the attempt is over, or the run will not end any more."""

@@ -7,18 +7,21 @@ is answered; every submission that was sequenced is completed exactly once; reco
 
 from __future__ import annotations
 
+import dataclasses
 import heapq
 import itertools
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 from loguru import logger
 
 from seqtor.actors.base import Actor
-from seqtor.actors.calls import Resumed
 from seqtor.actors.invariants import InvariantBroken, require
-from seqtor.actors.mailbox import Mailbox, answer_error
+from seqtor.actors.journal.open_runs import DEAD_STATES
+from seqtor.actors.ledger import Counted, Ledger
+from seqtor.actors.mailbox import Mailbox, answer, answer_error
+from seqtor.actors.retrying import retry_id
 from seqtor.actors.runs import AsyncRun, Run, RunContext, SyncRun
 from seqtor.actors.submissions import Submission
 from seqtor.messages.commits import AttemptCrashed, EndedRun
@@ -27,6 +30,7 @@ from seqtor.messages.errors import HandlerFailed, Rejected
 from seqtor.messages.journal import AwaitDurable, RunsDurable
 from seqtor.messages.lifecycle import ActorCrashed, Drain, Drained
 from seqtor.messages.runs import (
+    AbortRun,
     AcceptTriggers,
     AttemptConflict,
     ConflictReport,
@@ -37,6 +41,7 @@ from seqtor.messages.runs import (
     HotKey,
     Pair,
     ReplaceRun,
+    RetryDue,
     RunRecord,
     RunsEnded,
     RunsSequenced,
@@ -46,44 +51,65 @@ from seqtor.messages.runs import (
 
 __all__ = ["Coordinator"]
 
+LEVELS = {State.FAILED: "WARNING", State.DEADLINE: "WARNING", State.ABORTED: "WARNING", State.RETRYING: "INFO"}
+
 
 class Coordinator(Actor):
     """Spawns runs, keeps their records, answers their callers."""
 
     receives: ClassVar[tuple[type, ...]] = (
         RunsSequenced, RunsEnded, RunsDurable, EffectsEnded, AwaitDurable, ReplaceRun, ActorCrashed, GetStats,
-        GetRecord, GetRuns, GetConflicts, Drain,
+        GetRecord, GetRuns, GetConflicts, Drain, RetryDue, AbortRun,
     )  # fmt: skip
 
     def __init__(
-        self, context: RunContext, records_max: int, committed_through: int = 0, *, answers_at_once: bool = True
+        self,
+        context: RunContext,
+        ledger: Ledger,
+        records_max: int,
+        in_flight: Sequence[Submission[Any]] = (),
+        *,
+        answers_at_once: bool = True,
     ) -> None:
         super().__init__()
         self._context = context
+        self._ledger = ledger
         self._records_max = records_max
-        self._known: dict[int, Submission[Any]] = {}
-        self._causes: dict[int, tuple[str, ...]] = {}  # The runs that a commit submitted.
-        self._oldest = committed_through + 1
-        self._ended_through = committed_through
-        self._durable_through = committed_through
+        self._known = ledger.runs
+        self._in_flight = in_flight  # Of the core before this one: executed again, under their seqs.
+        self._oldest = next(iter(ledger.runs), ledger.told.through + 1)
+        self._ended_through = ledger.counted.through
         self._answers_at_once = answers_at_once
-        self._undurable: deque[EndedRun] = deque()
         self._drains: list[Any] = []
-        self._awaited: list[tuple[int, int, Any]] = []  # (seq, order of asking, future), the lowest seq first.
-        self._count = itertools.count()
+        self._count = itertools.count(len(ledger.awaited))
         self._gone: Callable[[], BaseException] | None = None  # Why nothing becomes durable any more.
-        self._released = False
-        self.resumed: dict[str, Resumed] = {}  # By run id, what runs go on with that had made calls before a restart.
-        self._state_counts: Counter[State] = Counter()
-        self._executions = 0
-        self._wasted = 0
-        self._conflicts = 0
-        self.open_effects: dict[int, None] = {}  # The seqs whose effects have not all ended, in their order.
+        self._released = ledger.restarts > 0  # Whatever was released before: a drain looks once more.
         self.sequencer: Mailbox
         self.effects: Mailbox
         self.may_run: Callable[[tuple[Submission[Any], ...]], tuple[Submission[Any], ...]]
-        self._hot_keys: Counter[tuple[str, str]] = Counter()
-        self._pairs: Counter[tuple[str, str]] = Counter()
+
+    def on_start(self) -> None:
+        """Do what the core before this one had decided and not done."""
+        for message in tuple(self._ledger.unsettled):
+            self._settle(message)
+        self._durable()
+        in_flight, self._in_flight = self._in_flight, ()
+        for submission in in_flight:
+            self._known[submission.seq] = submission  # type: ignore[index]
+            if submission.run is None:
+                submission.sequenced_at = self._ledger.now
+            first = self._spawn(submission)
+            run: Run = submission.run  # type: ignore[assignment]
+            if run.first_snapshot is not None and run.first_snapshot.seq > self._ledger.told.through:
+                run.first_snapshot = None  # What it saw was taken back.
+            reason = self._ledger.aborting.get(submission.seq)  # type: ignore[arg-type]
+            if reason is None:
+                reason = self._ledger.aborting.get(submission.seq)  # type: ignore[arg-type]
+            if reason is None:
+                (self._context.loop if submission.handler.is_async else self._context.pool).ready(first)
+            else:
+                abort = AbortRun(seq=submission.seq, reason=reason, reply_to=None, submission=submission)  # type: ignore[arg-type]
+                self._context.committer.tell(abort)
 
     # Runs ----------------------------------------------------------------------------------------------------------
 
@@ -96,106 +122,129 @@ class Coordinator(Actor):
                 require(False, "every seq is given once", seq=seq)
             known[seq] = submission
             submission.sequenced_at = message.sequenced_at
-            submission.run = run = self._make(submission)
-            if submission.origin is not None and submission.origin.now is not None:
-                submission.sequenced_at = submission.origin.now
-                run.resume(self.resumed.pop(submission.id))
-            (begin_on_loop if submission.handler.is_async else begin_on_pool).append(run.prepare())
+            (begin_on_loop if submission.handler.is_async else begin_on_pool).append(self._spawn(submission))
         if begin_on_pool:
             self._context.pool.ready_all(begin_on_pool)
         if begin_on_loop:
             self._context.loop.ready_all(begin_on_loop)
 
     def on_runs_ended(self, message: RunsEnded) -> None:
+        unsettled = self._ledger.unsettled
+        if unsettled and unsettled[0] is message:  # Else it was settled at the restart.
+            self._settle(message)
+
+    def _settle(self, message: RunsEnded) -> None:
         to_wake: list[Callable[[], None]] = []
         try:
-            self._end_all(message, to_wake)
+            counted = self._end_all(message, to_wake)
         finally:  # A crash half-way must not leave those asleep whose runs have been answered.
             for wake in to_wake:
                 wake()
-
-    def _end_all(self, message: RunsEnded, to_wake: list[Callable[[], None]]) -> None:
+        ledger = self._ledger
+        ledger.settle(counted, durable=self._answers_at_once)
+        self._ended_through = counted.through
+        if not self._answers_at_once:
+            self._durable()  # The journal was told first, and may have been faster.
+        elif ledger.awaited:
+            self._answer_awaited()
         known = self._known
-        answers_at_once, undurable = self._answers_at_once, self._undurable
-        committed = executions = 0
+        while len(known) > self._records_max and self._oldest <= self._ended_through:
+            known.pop(self._oldest, None)
+            ledger.causes.pop(self._oldest, None)
+            self._oldest += 1
+
+    def _end_all(self, message: RunsEnded, to_wake: list[Callable[[], None]]) -> Counted:
+        """Settle runs, and in memory answer and release them; returns the counts with them. Twice: the same."""
+        known, ledger = self._known, self._ledger
+        counted = ledger.counted
+        answers_at_once = self._answers_at_once
+        states: Counter[State] = Counter()
+        executions = wasted = conflicts = 0
         for ended in message.runs:
             submission = known[ended.seq]
-            run = submission.run
-            if run is None:
-                continue
-            submission.run = None
-            run.actor_inbox.close("has ended")
-            if run._calls is not None:
-                run.close_calls()
+            run, submission.run = submission.run, None
+            if run is not None:
+                run.actor_inbox.close("has ended")
+                if run._calls is not None:
+                    run.close_calls()
             submission.ended_at = message.ended_at
             submission.attempts = ended.attempts
             submission.handler_s = ended.handler_s
             submission.error = ended.error
             submission.conflicts = ended.conflicts
-            self._ended_through = ended.seq
             executions += ended.attempts
             if ended.conflicts:
+                wasted += ended.attempts - 1
+                conflicts += len(ended.conflicts)
                 self._count_conflicts(submission, ended)
+            states[ended.state] += 1
             if ended.state is State.COMMITTED:
-                committed += 1
                 if ended.released is not None and ended.released.submissions:
-                    self._causes[ended.seq] = tuple([released.id for released in ended.released.submissions])
+                    ledger.causes[ended.seq] = tuple([released.id for released in ended.released.submissions])
                 submission.settle(State.COMMITTED, ended.result)
             else:
-                self._state_counts[ended.state] += 1
-                if ended.error is not None and ended.error.__traceback__ is not None:
+                if run is not None and ended.error is not None and ended.error.__traceback__ is not None:
                     run.release()
                 self._log(submission, ended)
-                submission.settle(ended.state, _error_maker(submission, ended))
+                follows = None if ended.released is None else ended.released.retry
+                submission.settle(ended.state, follows or _error_maker(submission, ended))
             if answers_at_once:
+                if ended.state is not State.COMMITTED:
+                    self._note_failure(ended)
                 submission.answer(to_wake)
                 if ended.released is not None:
                     self._release(ended)
-            else:
-                undurable.append(ended)
-        self._state_counts[State.COMMITTED] += committed
-        self._executions += executions
-        if undurable and undurable[0].seq <= self._durable_through:
-            self._answer_durable(to_wake)  # The journal was told first, and was faster.
-            self._drain_when_answered()
-        if self._awaited:
-            self._answer_awaited()
-        while len(known) > self._records_max and self._oldest <= self._ended_through:
-            known.pop(self._oldest, None)
-            self._causes.pop(self._oldest, None)
-            self._oldest += 1
+        for state, count in counted.states.items():
+            states[state] += count
+        return Counted(
+            through=message.runs[-1].seq,
+            states=states,
+            executions=counted.executions + executions,
+            wasted=counted.wasted + wasted,
+            conflicts=counted.conflicts + conflicts,
+        )
 
     def on_runs_durable(self, message: RunsDurable) -> None:
         """Answer and release what is on disk now."""
-        to_wake: list[Callable[[], None]] = []
-        self._durable_through = max(self._durable_through, message.through)
+        ledger = self._ledger
+        if message.through > ledger.durable_through:
+            ledger.durable_through = message.through
         self._context.board.become_durable(message.through)
         self.sequencer.tell(message)
-        self._answer_durable(to_wake)
-        for wake in to_wake:
-            wake()
+        self._durable()
+
+    def _durable(self) -> None:
+        """Answer and release what is durable and has been settled."""
+        to_wake: list[Callable[[], None]] = []
+        ledger = self._ledger
+        undurable = ledger.undurable
+        try:
+            while undurable and undurable[0].seq <= ledger.durable_through:
+                ended = undurable[0]
+                if ended.state is not State.COMMITTED:
+                    self._note_failure(ended)
+                ended.submission.answer(to_wake)
+                if ended.released is not None:
+                    self._release(ended)
+                undurable.popleft()  # Last: after a crash before this it is done once more, which changes nothing.
+        finally:
+            for wake in to_wake:
+                wake()
         self._answer_awaited()
         self._drain_when_answered()
 
-    def _answer_durable(self, to_wake: list[Callable[[], None]]) -> None:
-        undurable = self._undurable
-        while undurable and undurable[0].seq <= self._durable_through:
-            ended = undurable.popleft()
-            ended.submission.answer(to_wake)
-            if ended.released is not None:
-                self._release(ended)
-
     def on_await_durable(self, message: AwaitDurable) -> None:
-        if self._gone is not None and message.seq > self._durable_through:
+        if self._gone is not None and message.seq > self._ledger.durable_through:
             answer_error(message.reply_to, self._gone())
             return
-        heapq.heappush(self._awaited, (message.seq, next(self._count), message.reply_to))
+        heapq.heappush(self._ledger.awaited, (message.seq, next(self._count), message.reply_to))
         self._answer_awaited()
 
     def _answer_awaited(self) -> None:
-        through = self._ended_through if self._answers_at_once else self._durable_through
-        while self._awaited and self._awaited[0][0] <= through:
-            heapq.heappop(self._awaited)[2].set(None)
+        awaited = self._ledger.awaited
+        through = self._answered_through
+        while awaited and awaited[0][0] <= through:
+            answer(heapq.heappop(awaited)[2], None)
 
     def _release(self, ended: EndedRun) -> None:
         """Hand on what a commit released, now that it is durable."""
@@ -205,11 +254,50 @@ class Coordinator(Actor):
                 self._released = True
                 self.sequencer.tell(AcceptTriggers(submissions=self.may_run(released.submissions), bypasses=True))
             if released.effects:
-                self.open_effects[ended.seq] = None
+                self._ledger.open_effects[ended.seq] = None
                 self.effects.tell(CarryOut(seq=ended.seq, effects=released.effects))
 
+    def _note_failure(self, ended: EndedRun) -> None:
+        """Before its caller is answered: let the run that follows wait for its backoff, or note the dead letter."""
+        self._ledger.aborting.pop(ended.seq, None)
+        if ended.state in DEAD_STATES:
+            self._ledger.dead_letters.add(ended)
+        elif ended.released is not None and ended.released.retry is not None:
+            self._ledger.retries.wait(ended.released.retry)
+
+    def on_retry_due(self, message: RetryDue) -> None:
+        if self._ledger.retries.take(message.submission):
+            self._released = True
+            self.sequencer.tell(AcceptTriggers(submissions=(message.submission,), bypasses=True))
+        self._drain_when_answered()
+
+    def on_abort_run(self, message: AbortRun) -> None:
+        """Have a run end as aborted: let go of what executes it, and take its actor's messages from it."""
+        submission = self._known.get(message.seq)
+        run = None if submission is None else submission.run
+        if submission is None or run is None:
+            answer_error(message.reply_to, LookupError(self._why_no_abort(message.seq, submission)))
+            return
+        self._ledger.aborting.setdefault(message.seq, message.reason)
+        # First of all: what the attempt still sends comes behind it, and is refused.
+        self._context.committer.tell(dataclasses.replace(message, submission=submission))
+        run.actor_inbox.close("was aborted")
+        self._context.pool.abandon(message.seq)
+        if isinstance(run, AsyncRun):
+            self._context.loop.call(run.cancel)
+
+    def _why_no_abort(self, seq: int, submission: Submission[Any] | None) -> str:
+        if submission is None:
+            return (
+                f"there is no run at seq {seq} that could be aborted: seqs start at 1; it was not given yet, or has ended "
+                f"and is older than the {self._records_max} records at hand (records_max)"
+            )
+        ended, retried_as = submission.ended_as or submission.state, _retried_as(submission)
+        more = "" if retried_as is None else f", it goes on as run {retried_as}"
+        return f"the run at seq {seq} cannot be aborted, it has ended: {ended.value}{more}"
+
     def on_effects_ended(self, message: EffectsEnded) -> None:
-        self.open_effects.pop(message.seq, None)
+        self._ledger.open_effects.pop(message.seq, None)
         self._released = self._released or message.submitted
 
     def on_replace_run(self, message: ReplaceRun) -> None:
@@ -217,10 +305,8 @@ class Coordinator(Actor):
         stuck = submission.run
         if stuck is None:
             return  # It has ended meanwhile.
-        stuck.actor_inbox.close("was replaced")
-        submission.run = run = self._make(submission)
-        run.replace(stuck)
-        (self._context.loop if submission.handler.is_async else self._context.pool).ready(run.prepare(message.attempt))
+        run = self._spawn(submission, message.attempt)
+        (self._context.loop if submission.handler.is_async else self._context.pool).ready(run)
 
     def on_actor_crashed(self, message: ActorCrashed) -> None:
         """A run actor crashed (a defect of seqtor or of the machine): the committer decides what becomes of its run."""
@@ -237,13 +323,15 @@ class Coordinator(Actor):
         self._drain_when_answered()
 
     def _drain_when_answered(self) -> None:
-        if not self._drains or self._undurable:
+        if not self._drains or self._ledger.undurable:
             return
+        if self._answers_at_once and self._ledger.retries.hold_up_a_stop():
+            return  # Without a journal nobody else would run them.
         drains, self._drains = self._drains, []
         for reply_to in drains:
             if self._released:  # What was submitted by commits has yet to run.
                 self.sequencer.tell(Drain(reply_to=reply_to))
-            elif self.open_effects:  # Some may be running, and what they return has yet to run.
+            elif self._ledger.open_effects:  # Some may be running, and what they return has yet to run.
                 self.effects.tell(Drain(reply_to=reply_to))
             else:
                 reply_to.set(Drained())
@@ -257,6 +345,7 @@ class Coordinator(Actor):
     ) -> None:
         """Answer everyone whose run has not ended; for the system that has stopped or broken down."""
         to_wake: list[Callable[[], None]] = []
+        aborted = 0
         now = self._context.clock.time()
         for seq, submission in self._known.items():
             if submission.run is not None:
@@ -269,22 +358,39 @@ class Coordinator(Actor):
                 submission.conflicts = conflicts_of(seq)
                 submission.settle(State.ABORTED, make_error)
                 submission.answer(to_wake)
-                self._state_counts[State.ABORTED] += 1
+                aborted += 1
                 self._ended_through = seq
         self._gone = make_error
-        for _, _, reply_to in self._awaited:
+        ledger = self._ledger
+        for _, _, reply_to in ledger.awaited:
             answer_error(reply_to, make_error())
-        self._awaited.clear()
-        for ended in self._undurable:  # Decided, but nobody knows whether it is on disk.
+        ledger.awaited.clear()
+        for ended in ledger.undurable:  # Decided, but nobody knows whether it is on disk.
             ended.submission.settle(State.ABORTED, make_error)
             ended.submission.answer(to_wake)
-        self._undurable.clear()
+        ledger.undurable.clear()
         for submission in unsequenced:
             submission.settle(State.ABORTED, make_error)
             submission.answer(to_wake)
-        self._state_counts[State.ABORTED] += len(unsequenced)
+        counts = Counter(ledger.counted.states)
+        counts[State.ABORTED] += aborted + len(unsequenced)
+        ledger.counted = ledger.counted._replace(states=counts)
         for wake in to_wake:
             wake()
+
+    def _spawn(self, submission: Submission[Any], attempt: int = 1) -> Mailbox:
+        """Make the run actor of a submission, or one in place of a stuck one; whoever calls schedules its mailbox."""
+        stuck = submission.run
+        submission.run = run = self._make(submission)
+        if stuck is not None:
+            stuck.actor_inbox.close("was replaced")
+            run.replace(stuck)
+        elif submission.origin is not None:
+            if submission.origin.now is not None:
+                submission.sequenced_at = submission.origin.now
+                run.resume(self._ledger.resumed[submission.id])
+            submission.take_over()
+        return run.prepare(attempt)
 
     def _make(self, submission: Submission[Any]) -> Run:
         context = self._context
@@ -293,18 +399,19 @@ class Coordinator(Actor):
         return SyncRun(context, context.pool, submission)
 
     def _count_conflicts(self, submission: Submission[Any], ended: EndedRun) -> None:
-        self._wasted += ended.attempts - 1
-        self._conflicts += len(ended.conflicts)
         for conflict in ended.conflicts:
-            self._hot_keys[conflict.store, conflict.key] += 1
+            self._ledger.hot_keys[conflict.store, conflict.key] += 1
             writer = self._known.get(conflict.writer_seq or 0)
-            self._pairs[submission.handler.name, writer.handler.name if writer else "?"] += 1
-        if len(self._hot_keys) > 10_000:
-            self._hot_keys = Counter(dict(self._hot_keys.most_common(5_000)))
+            self._ledger.pairs[submission.handler.name, writer.handler.name if writer else "?"] += 1
+        if len(self._ledger.hot_keys) > 10_000:
+            self._ledger.hot_keys = Counter(dict(self._ledger.hot_keys.most_common(5_000)))
 
     def _log(self, submission: Submission[Any], ended: EndedRun) -> None:
         log = logger.bind(seq=ended.seq, attempt=ended.attempts, trigger=submission.handler.name, actor="coordinator")
-        log.debug("{} at seq {} ended: {}: {}", submission.handler.name, ended.seq, ended.state.value, ended.error)
+        if ended.state is State.FAILED:
+            log = log.opt(exception=ended.error)
+        text = "{} at seq {} ended: {}: {}"
+        log.log(LEVELS.get(ended.state, "DEBUG"), text, submission.handler.name, ended.seq, ended.state.value, ended.error)
 
     # Queries -------------------------------------------------------------------------------------------------------
 
@@ -344,32 +451,37 @@ class Coordinator(Actor):
 
     def _stats(self, message: GetStats) -> Stats:
         in_flight = message.current_seq - min(self._ended_through, message.current_seq)
-        counts = {state: count for state, count in self._state_counts.items() if count}
+        counted = self._ledger.counted
+        counts = {state: count for state, count in counted.states.items() if count}
         if message.queued:
             counts[State.QUEUED] = message.queued
         if in_flight:
             counts[State.RUNNING] = in_flight
         head = self._known.get(self._ended_through + 1)
-        durable_through = message.committed_through if self._answers_at_once else self._durable_through
+        durable_through = message.committed_through if self._answers_at_once else self._ledger.durable_through
         return Stats(
             current_seq=message.current_seq,
             next_commit_seq=message.committed_through + 1,
             committed_through=message.committed_through,
             durable_through=durable_through,
-            effects_through=min(durable_through, next(iter(self.open_effects), durable_through + 1) - 1),
+            effects_through=min(durable_through, next(iter(self._ledger.open_effects), durable_through + 1) - 1),
             queued=message.queued,
             in_flight=in_flight,
             pending_commits=message.pending_commits,
             head_age=None if not in_flight or head is None else max(0.0, message.now - head.sequenced_at),
             state_counts=counts,
-            conflicts=self._conflicts + message.conflicts_in_flight,
+            conflicts=counted.conflicts + message.conflicts_in_flight,
             restarts=message.restarts,
+            retries_waiting=len(self._ledger.retries),
+            threads_replaced=self._context.pool.replaced,
+            threads_stuck=self._context.pool.stuck,
         )
 
     def _record(
         self, seq: int, conflicts: tuple[AttemptConflict, ...], blocked_by: int | None, submission: Submission[Any]
     ) -> RunRecord:
-        run = submission.run
+        run, origin = submission.run, submission.origin
+        retry = None if origin is None else origin.retry
         error = None if run is not None else submission.error
         return RunRecord(
             seq=seq,
@@ -381,26 +493,43 @@ class Coordinator(Actor):
             conflicts=submission.conflicts if run is None else conflicts,
             blocked_by=None if run is None else blocked_by,
             caused_by=() if submission.cause is None else (submission.cause,),
-            causes=self._causes.get(seq, ()),
-            durable=submission.done,
+            causes=self._ledger.causes.get(seq, ()),
+            durable=submission.done or (submission.ended_as is State.RETRYING and seq <= self._answered_through),
             submitted_at=submission.submitted_at,
             sequenced_at=submission.sequenced_at,
             committed_at=submission.ended_at if run is None else None,
             handler_s=submission.handler_s if run is None else 0.0,
+            retry_of=None if retry is None else retry.of,
+            retried_as=_retried_as(submission),
+            run_number=1 if retry is None else retry.run_number,
+            resubmits=None if origin is None else origin.resubmits,
         )
 
+    @property
+    def _answered_through(self) -> int:
+        """The last seq whose record is durable; in memory, that there is."""
+        return self._ended_through if self._answers_at_once else self._ledger.durable_through
+
     def _conflict_report(self) -> ConflictReport:
+        counted = self._ledger.counted
         return ConflictReport(
-            conflicts=self._conflicts,
-            executions=self._executions,
-            wasted_executions=self._wasted,
-            hottest_keys=tuple(HotKey(*place, count) for place, count in self._hot_keys.most_common(10)),
-            pairs=tuple(Pair(*pair, count) for pair, count in self._pairs.most_common(10)),
+            conflicts=counted.conflicts,
+            executions=counted.executions,
+            wasted_executions=counted.wasted,
+            hottest_keys=tuple(HotKey(*place, count) for place, count in self._ledger.hot_keys.most_common(10)),
+            pairs=tuple(Pair(*pair, count) for pair, count in self._ledger.pairs.most_common(10)),
         )
 
 
 def _text(error: BaseException) -> str:
     return str(error) if isinstance(error, Rejected) else f"{type(error).__name__}: {error}"
+
+
+def _retried_as(submission: Submission[Any]) -> str | None:
+    if submission.ended_as is not State.RETRYING:
+        return None
+    retry = None if submission.origin is None else submission.origin.retry
+    return retry_id(submission.id, 2 if retry is None else retry.run_number + 1)
 
 
 def _error_maker(submission: Submission[Any], ended: EndedRun) -> Any:

@@ -17,7 +17,8 @@ from typing import Any
 from pydantic_core import PydanticSerializationError, to_json
 
 from seqtor.actors.journal.encoding import model_json
-from seqtor.messages.errors import RegistrationError, UnknownTrigger
+from seqtor.actors.retries import Retry
+from seqtor.messages.errors import RegistrationError, Rejected, UnknownTrigger
 from seqtor.messages.fidelity import comes_back
 from seqtor.messages.immutability import mutable_in_type, mutable_in_value, needs_value_check
 from seqtor.messages.triggers import Priority, Trigger
@@ -50,6 +51,7 @@ class Handler:
         "name",
         "number",
         "priority",
+        "retry",
         "trigger_type",
         "unknown_fields",
         "version",
@@ -63,7 +65,9 @@ class Handler:
         priority: Priority | None,
         deadline_s: float,
         version: int = 1,
+        retry: Retry | None = None,
     ) -> None:
+        self.retry = retry
         self.trigger_type = trigger_type
         self.version = version
         self.function = function
@@ -150,7 +154,13 @@ class Handlers:
 
 
 def make_handler(
-    trigger_type: Any, function: Any, *, priority: Priority | None = None, deadline_s: float = 10.0, version: int = 1
+    trigger_type: Any,
+    function: Any,
+    *,
+    priority: Priority | None = None,
+    deadline_s: float = 10.0,
+    version: int = 1,
+    retry: Retry | None = None,
 ) -> Handler:
     """Check and make a handler; raises RegistrationError that says what to change."""
     require_trigger_type(trigger_type)
@@ -181,7 +191,25 @@ def make_handler(
         raise RegistrationError(
             f"version of the handler of {trigger_type.__name__} must be an int from 1, got {version!r}"
         )
-    return Handler(trigger_type, function, priority=priority, deadline_s=deadline_s, version=version)
+    _require_retry(retry, trigger_type)
+    return Handler(
+        trigger_type, function, priority=priority, deadline_s=deadline_s, version=version,
+        retry=None if retry is None or retry.max_runs == 1 else retry,
+    )  # fmt: skip
+
+
+def _require_retry(retry: Any, trigger_type: type[Trigger[Any]]) -> None:
+    """Raise RegistrationError unless it is a policy that a handler can have."""
+    if retry is None:
+        return
+    if not isinstance(retry, Retry):
+        raise RegistrationError(f"retry= of the handler of {trigger_type.__name__} takes a Retry(...), got {retry!r}")
+    never = [kind.__name__ for kind in retry.on if issubclass(kind, Rejected)]
+    if never:
+        raise RegistrationError(
+            f"Retry(on=...) of the handler of {trigger_type.__name__} names {', '.join(never)}: a rejection is an answer, "
+            "and is never retried; raise another exception for what may go well later"
+        )
 
 
 def require_trigger_type(trigger_type: Any) -> None:

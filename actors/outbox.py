@@ -54,6 +54,14 @@ class Outbox:
             raise RegistrationError("no effect is registered here: decorate the function with @system.effect(...)")
         self.effects.append(self._functions.record(function, payload))
 
+    def effect_again(self, effect: RecordedEffect) -> None:
+        """Add an effect that was given up, as it was kept. Raises RegistrationError for an unknown function."""
+        if self._functions is None or effect.name not in self._functions.names:
+            raise RegistrationError(
+                f"the effect {effect.name!r} cannot be carried out again: no function is registered under that name"
+            )
+        self.effects.append(effect)
+
     def released(self) -> Released:
         """What goes with the intent."""
         return Released(tuple(self.calls), tuple(self.submissions), tuple(self.effects))

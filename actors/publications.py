@@ -30,31 +30,29 @@ class Publication:
 
 
 class Board:
-    """Where the newest publication is found, and which first attempts are executing.
+    """Where the newest publication is found, and which first attempts are executing; one for each epoch.
+
+    `durable` is the newest publication of which everything is on disk; in memory, of which everything has ended for good.
 
     `executing` maps the seqs of runs without a finished attempt to their transactions: the committer looks at what they
     have read so far when another run stalls. Runs add themselves; the committer removes them.
     """
 
-    __slots__ = ("_durable", "epoch", "executing", "newest")
+    __slots__ = ("durable", "epoch", "executing", "newest")
 
-    def __init__(self, states: tuple[Any, ...], epoch: int, seq: int = 0, *, journaled: bool = False) -> None:
-        self.newest = Publication(0, seq, states, {})
-        self._durable = self.newest if journaled else None  # Whoever holds a publication holds all after it.
+    def __init__(self, newest: Publication, epoch: int, durable: Publication | None = None) -> None:
+        newest.next = None  # What an older epoch published after it is taken back.
+        self.newest = newest
+        self.durable = newest if durable is None else durable  # Whoever holds a publication holds all after it.
         self.epoch = epoch
         self.executing: dict[int, Any] = {}
 
     def become_durable(self, seq: int) -> None:
-        """Note that everything through `seq` is on disk. Only the coordinator calls this."""
+        """Note that everything through `seq` is on disk, or, in memory, has ended for good. Only on the core."""
         durable = self.durable
         while durable.next is not None and durable.next.seq <= seq:
             durable = durable.next
-        self._durable = durable
-
-    @property
-    def durable(self) -> Publication:
-        """The newest publication of which everything is on disk; in memory, the newest."""
-        return self._durable or self.newest
+        self.durable = durable
 
     def publish(self, seq: int, states: tuple[Any, ...], writes: Mapping[int, Collection[str]]) -> Publication:
         """Make states visible. Only the committer calls this, so the index rises by one."""

@@ -22,7 +22,7 @@ from seqtor.actors.async_reads import AsyncReads
 from seqtor.actors.base import Actor, Ref
 from seqtor.actors.calls import Calls, ReplayedCalls, Resumed
 from seqtor.actors.clock import Clock
-from seqtor.actors.dispatchers.contract import AttemptDispatcher, Cancellable, LoopDispatcher
+from seqtor.actors.dispatchers.contract import AttemptDispatcher, Cancellable, LoopDispatcher, PoolDispatcher
 from seqtor.actors.handlers import PLAIN, require_serialisable
 from seqtor.actors.mailbox import Mailbox
 from seqtor.actors.outbox import Outbox
@@ -54,7 +54,7 @@ class RunContext:
         board: Board,
         clock: Clock,
         committer: Mailbox,
-        pool: AttemptDispatcher,
+        pool: PoolDispatcher,
         loop: LoopDispatcher,
         stores: tuple[StoreRef[Any], ...],
         async_reads: AsyncReads,

@@ -24,47 +24,61 @@ if TYPE_CHECKING:
     from seqtor.actors.runs import Run
     from seqtor.messages.triggers import Trigger
 
-__all__ = ["Intake", "Origin", "Submission", "require_key"]
+__all__ = ["Intake", "Origin", "RetryOf", "Submission", "require_key"]
 
 ResultT_co = TypeVar("ResultT_co", covariant=True)
+
+
+class RetryOf(NamedTuple):
+    """What makes a run a retry: the run that it follows, which number it is, and when it is due (POSIX seconds).
+
+    `root` is what the caller has, the submission of the first run; None for a retry that an earlier process has left.
+    """
+
+    run_number: int
+    of: str
+    due: float
+    root: Submission[Any] | None = None
 
 
 class Origin(NamedTuple):
     """What is special about a submission: its run id if it is no new one, its key, the run that caused it.
 
-    `now` is the run's `tx.now` if an answer of a call was recorded under it before a restart.
+    `now` is the run's `tx.now` if an answer of a call was recorded under it before a restart; `resubmits` the place of the
+    dead letter that it is another try of.
     """
 
     id: str | None = None
     key: str | None = None
     cause: str | None = None
     now: float | None = None
+    retry: RetryOf | None = None
+    resubmits: str | None = None
 
 
 class Intake:
     """What all submissions of one system share: the prefix of their run ids, how to wait, and how to be made durable.
 
-    `gone` makes the error of everyone whose run will not end any more; None while the system lives.
+    `open` holds what was accepted and is not answered, in the order of acceptance: whatever actor crashes, nothing of it
+    is lost. `gone` makes the error of everyone whose run will not end any more; None while the system lives.
     """
 
-    __slots__ = ("driver", "flush", "gone", "id_prefix", "waited_for", "waiting_lock")
+    __slots__ = ("driver", "flush", "gone", "id_prefix", "open", "waiting_lock")
 
     def __init__(self, id_prefix: str, driver: Any, flush: Callable[[Submission[Any], ReplyFuture], None]) -> None:
         self.id_prefix = id_prefix
         self.driver = driver
         self.flush = flush
         self.gone: Callable[[], BaseException] | None = None
-        self.waited_for: set[Submission[Any]] = set()
+        self.open: dict[Submission[Any], None] = {}
         self.waiting_lock = threading.Lock()
 
     def give_up(self, make_error: Callable[[], BaseException]) -> None:
         """The system has stopped or broken down: answer everyone who waits, and whoever comes to wait later."""
         if self.gone is None:
-            self.gone = make_error
-        with self.waiting_lock:  # Who comes to wait after this finds `gone`.
-            left = list(self.waited_for)
+            self.gone = make_error  # First: who comes to wait after this finds it.
         to_wake: list[Callable[[], None]] = []
-        for submission in left:
+        for submission in list(self.open):
             submission.settle(State.ABORTED, self.gone)
             submission.answer(to_wake)
         for wake in to_wake:
@@ -73,6 +87,9 @@ class Intake:
 
 class Submission(Generic[ResultT_co]):
     """A trigger that was handed in: its seq, its state, and its result once it is durable.
+
+    If a retry policy makes more runs of it, it goes on with them: `seq` becomes that of the newest run that has one, the
+    result is the last one's. `id` stays that of the first.
 
     It is also where the coordinator keeps what is known of the run, one object instead of several: with hundreds of
     thousands of them the cycle collector's time is what counts. Thread-safe. `await submission` waits without blocking
@@ -152,7 +169,9 @@ class Submission(Generic[ResultT_co]):
             return self._state
         if self._intake.gone is not None:
             return State.ABORTED
-        return State.QUEUED if self.seq is None else State.RUNNING
+        follows = self._outcome if self.ended_as is State.RETRYING else None
+        waits = self.seq is None or (isinstance(follows, Submission) and follows.seq is None)
+        return State.QUEUED if waits else State.RUNNING
 
     @property
     def done(self) -> bool:
@@ -206,10 +225,13 @@ class Submission(Generic[ResultT_co]):
         return self._unwrap()
 
     def settle(self, state: State, outcome: Any) -> None:
-        """Note how the run ended: its result, or a function that makes the error. `answer` tells who waits."""
+        """Note how the run ended: its result, a function that makes the error, or the run that follows as a retry.
+
+        `answer` tells who waits.
+        """
         if self._state is None:
-            self.ended_as = state
             self._outcome = outcome
+            self.ended_as = state  # Last: who looks from outside finds what belongs to it.
 
     def answer(self, to_wake: list[Callable[[], None]]) -> None:
         """Let everyone know how the run ended; only once that is durable. Only the coordinator calls this.
@@ -219,12 +241,44 @@ class Submission(Generic[ResultT_co]):
         """
         if self._state is not None:
             return  # Given up on already.
+        if self.ended_as is State.RETRYING:
+            self._go_on()
+            return
         self._state = self.ended_as
+        self._intake.open.pop(self, None)
         if self._waiters is not None:  # Written before `_state` is looked at, so one of the two sides sees the other.
-            with self._intake.waiting_lock:
-                waiters, self._waiters = self._waiters, None
-                self._intake.waited_for.discard(self)
-            to_wake.extend(waiters or ())
+            self._wake(to_wake)
+        if self.origin is not None and self.origin.retry is not None:
+            self._answer_root(self.origin.retry.root, to_wake)
+
+    def _go_on(self) -> None:
+        """The run that follows is open from here on, in place of this one, and answers for all before it."""
+        followed_by = self._outcome
+        if not followed_by.done:
+            self._intake.open[followed_by] = None
+        self._intake.open.pop(self, None)
+        root = followed_by.origin.retry.root
+        if root is not self and root._state is None:
+            root._outcome = followed_by
+
+    def take_over(self) -> None:
+        """The run has a seq: whoever has the submission of its first run finds it there."""
+        retry = None if self.origin is None else self.origin.retry
+        if retry is not None and retry.root is not None:
+            retry.root.seq = self.seq
+
+    def _answer_root(self, root: Submission[Any] | None, to_wake: list[Callable[[], None]]) -> None:
+        """Answer the submission that the caller has with the end of this run, the last one."""
+        if root is not None and root._state is None:
+            root._outcome = self._outcome
+            root._state = self._state
+            if root._waiters is not None:
+                root._wake(to_wake)
+
+    def _wake(self, to_wake: list[Callable[[], None]]) -> None:
+        with self._intake.waiting_lock:
+            waiters, self._waiters = self._waiters, None
+        to_wake.extend(waiters or ())
 
     @property
     def recorded_result(self) -> Any:
@@ -250,7 +304,6 @@ class Submission(Generic[ResultT_co]):
         with self._intake.waiting_lock:
             if self._waiters is None:
                 self._waiters = []
-                self._intake.waited_for.add(self)
             self._waiters.append(wake)
         return self.done
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from seqtor.actors.resources import ResourceRef
     from seqtor.actors.runs import Run
     from seqtor.messages.commits import Released
-    from seqtor.messages.records import RecordedCall
+    from seqtor.messages.records import RecordedCall, RecordedEffect
     from seqtor.messages.triggers import Priority, Trigger
 
 __all__ = ["AttemptAbandoned", "AttemptState", "Transaction", "current_transaction", "current_transaction_or_none",
@@ -285,6 +285,10 @@ class Transaction:
         """
         self._out.effect(function, payload)
 
+    def effect_again(self, effect: RecordedEffect) -> None:
+        """Have an effect that was given up carried out once more; only for the handler of `EffectResubmitted`."""
+        self._out.effect_again(effect)
+
     def resource(self, ref: ResourceRef[ValueT]) -> ValueT:
         """What the resource opened: one for all runs, opened at the first use.
 
@@ -344,6 +348,12 @@ class Transaction:
     def trigger_name(self) -> str:
         """The name of the trigger's type."""
         return self._run.submission.handler.name
+
+    @property
+    def handler_name(self) -> str:
+        """The same, for reports from another thread, which may come when the handler has just returned."""
+        submission = None if self._owner is None else self._owner.submission
+        return "a handler" if submission is None else submission.handler.name
 
     @property
     def snapshot_seq(self) -> int:

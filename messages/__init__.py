@@ -2,6 +2,7 @@
 
 from seqtor.messages.catalogue import CATALOGUE
 from seqtor.messages.commits import AttemptCrashed, CommitJudged, CommitRun, EndedRun, JudgeCommit, Released
+from seqtor.messages.control import ServeRequest
 from seqtor.messages.effects import (
     CarryOut,
     DeadLetterRecord,
@@ -16,6 +17,7 @@ from seqtor.messages.effects import (
 )
 from seqtor.messages.errors import (
     Aborted,
+    AlreadyResubmitted,
     Cancelled,
     DeadlineExceeded,
     FootprintViolation,
@@ -57,10 +59,13 @@ from seqtor.messages.journal import (
 )
 from seqtor.messages.lifecycle import (
     ActorCrashed,
+    ActorStarted,
+    ActorStopped,
     CloseResource,
     DeadLetter,
     Drain,
     Drained,
+    StoreCrashed,
     StoreRecovered,
     StoreRefusedToStart,
 )
@@ -70,6 +75,7 @@ from seqtor.messages.records import (
     AcceptedRecord,
     CallRecord,
     CommitRecord,
+    DeadRunRecord,
     EffectRecord,
     OpenEffect,
     OpenWork,
@@ -80,7 +86,9 @@ from seqtor.messages.records import (
     RecordedTrigger,
 )
 from seqtor.messages.refusals import DuplicateIntent, MailboxFull, StaleAttempt, StaleEpoch
+from seqtor.messages.resubmissions import EffectResubmitted
 from seqtor.messages.runs import (
+    AbortRun,
     AcceptTriggers,
     AttemptConflict,
     ConflictReport,
@@ -92,6 +100,7 @@ from seqtor.messages.runs import (
     HotKey,
     Pair,
     ReplaceRun,
+    RetryDue,
     RunConflicted,
     RunRecord,
     RunsEnded,
@@ -109,15 +118,21 @@ from seqtor.messages.stores import (
     ValidationDone,
     Write,
 )
+from seqtor.messages.supervision import ActorDied, ChangeChildren, SupervisorTimer
 from seqtor.messages.triggers import Priority, Trigger, UnregisteredTrigger
 
 __all__ = [
     "CATALOGUE",
     "FORMAT",
+    "AbortRun",
     "Aborted",
     "AcceptTriggers",
     "AcceptedRecord",
     "ActorCrashed",
+    "ActorDied",
+    "ActorStarted",
+    "ActorStopped",
+    "AlreadyResubmitted",
     "AppendEntry",
     "AppendIntake",
     "ApplyCommits",
@@ -127,6 +142,7 @@ __all__ = [
     "CallRecord",
     "Cancelled",
     "CarryOut",
+    "ChangeChildren",
     "Checkpoint",
     "CheckpointDue",
     "CloseResource",
@@ -138,6 +154,7 @@ __all__ = [
     "ConflictReport",
     "DeadLetter",
     "DeadLetterRecord",
+    "DeadRunRecord",
     "DeadlineExceeded",
     "Drain",
     "Drained",
@@ -146,6 +163,7 @@ __all__ = [
     "EffectExecuted",
     "EffectRecord",
     "EffectRecorded",
+    "EffectResubmitted",
     "EffectsEnded",
     "EndedRun",
     "EventEmitted",
@@ -194,6 +212,7 @@ __all__ = [
     "ReplaceRun",
     "ReplayDiverged",
     "ResumeEffects",
+    "RetryDue",
     "RunConflicted",
     "RunCrashed",
     "RunRecord",
@@ -201,14 +220,17 @@ __all__ = [
     "RunsEnded",
     "RunsSequenced",
     "SeqtorError",
+    "ServeRequest",
     "StaleAttempt",
     "StaleEpoch",
     "State",
     "Stats",
     "StoreAccess",
+    "StoreCrashed",
     "StoreRecovered",
     "StoreRefusedToStart",
     "StoreUnavailable",
+    "SupervisorTimer",
     "Trigger",
     "TrimJournal",
     "UnknownTrigger",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from seqtor.messages.commits import AttemptCrashed, CommitJudged, CommitRun, JudgeCommit
+from seqtor.messages.control import ServeRequest
 from seqtor.messages.effects import (
     CarryOut,
     EffectDue,
@@ -32,15 +33,19 @@ from seqtor.messages.journal import (
 )
 from seqtor.messages.lifecycle import (
     ActorCrashed,
+    ActorStarted,
+    ActorStopped,
     CloseResource,
     DeadLetter,
     Drain,
     Drained,
+    StoreCrashed,
     StoreRecovered,
     StoreRefusedToStart,
 )
 from seqtor.messages.refusals import DuplicateIntent, MailboxFull, StaleAttempt, StaleEpoch
 from seqtor.messages.runs import (
+    AbortRun,
     AcceptTriggers,
     ExecuteRun,
     GetConflicts,
@@ -48,11 +53,13 @@ from seqtor.messages.runs import (
     GetRuns,
     GetStats,
     ReplaceRun,
+    RetryDue,
     RunConflicted,
     RunsEnded,
     RunsSequenced,
 )
 from seqtor.messages.stores import ApplyCommits, ValidateCommit, ValidationDone
+from seqtor.messages.supervision import ActorDied, ChangeChildren, SupervisorTimer
 
 __all__ = ["CATALOGUE"]
 
@@ -70,8 +77,10 @@ CATALOGUE: tuple[type, ...] = (
     CommitJudged,
     ValidateCommit,
     ValidationDone,
+    AbortRun,
     RunsEnded,
     RunsDurable,
+    RetryDue,
     ApplyCommits,
     CarryOut,
     ResumeEffects,
@@ -87,6 +96,7 @@ CATALOGUE: tuple[type, ...] = (
     GetRuns,
     GetConflicts,
     GetDeadLetters,
+    ServeRequest,
     ReadJournal,
     CheckpointDue,
     GetOpenWork,
@@ -99,9 +109,15 @@ CATALOGUE: tuple[type, ...] = (
     Drained,
     HoldEffects,
     CloseResource,
+    StoreCrashed,
     StoreRecovered,
     StoreRefusedToStart,
     ActorCrashed,
+    ActorStarted,
+    ActorStopped,
+    ActorDied,
+    ChangeChildren,
+    SupervisorTimer,
     AttemptCrashed,
     DeadLetter,
     MailboxFull,

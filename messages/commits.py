@@ -18,11 +18,13 @@ class Released(NamedTuple):
     """What an attempt wants to do besides writing, with the answers it got from outside: released with its commit.
 
     `submissions` are `Submission`s that nobody waits for; `effects` are `RecordedEffect`s, `calls` `RecordedCall`s.
+    `retry` is the run that follows, of one that ended as `retrying`: nothing else of such a run is released.
     """
 
     calls: tuple[Any, ...] = ()
     submissions: tuple[Any, ...] = ()
     effects: tuple[Any, ...] = ()
+    retry: Any = None
 
 
 class CommitRun(NamedTuple):
@@ -72,14 +74,16 @@ class JudgeCommit:
 
     seq: int
     attempt: int
+    trigger: str
     accesses: tuple[StoreAccess, ...]
     states: tuple[Any, ...]
     deadline_s: float
+    epoch: int
 
 
 @message
 class CommitJudged:
-    """From: the judge. To: committer. Answer: none. Twice: the second is ignored.
+    """From: the judge. To: committer. Answer: none. Twice: the second is ignored, as is one from an older epoch.
 
     `resolved` pairs each access with (new state, effective writes); `outcome` is `COMMITTED`, or how the run ends.
     """
@@ -89,6 +93,7 @@ class CommitJudged:
     outcome: State
     resolved: tuple[tuple[Any, Any], ...]
     error: BaseException | None
+    epoch: int
 
 
 class EndedRun(NamedTuple):

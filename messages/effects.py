@@ -126,10 +126,13 @@ class EffectsEnded:
 
 
 class DeadLetterRecord(NamedTuple):
-    """Something that was given up after its last try.
+    """Something that was given up after its last try: a run, or an effect. Times are POSIX seconds.
 
-    `id` is the key that every try had, `kind` says what it was ("effect"), `seq` the commit that released it. `payload`
-    is JSON, `error` the text of the last exception, `time` POSIX seconds.
+    `kind` is "run" or "effect". Of a run: `id` is its run id, `seq` its seq, `name` the trigger's, `attempts` how many
+    runs there were. Of an effect: `id` is the key that every try had, `seq` the commit that released it, `effect_index` its
+    place there, `name` the function's. `payload` is JSON, of the model's or trigger type's `version`; `error` the text of
+    the last exception; `submitted_at` when the trigger was handed in, None for an effect. `resubmitted_as` is the run id
+    of the resubmission, once there is one.
     """
 
     id: str
@@ -140,3 +143,12 @@ class DeadLetterRecord(NamedTuple):
     error: str
     attempts: int
     time: float
+    effect_index: int | None = None
+    submitted_at: float | None = None
+    version: int = 1
+    resubmitted_as: str | None = None
+
+    @property
+    def place(self) -> str:
+        """What tells it from every other: its seq, with `.effect_index` for an effect."""
+        return f"{self.seq}" if self.effect_index is None else f"{self.seq}.{self.effect_index}"

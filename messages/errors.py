@@ -12,6 +12,7 @@ from typing import Any
 
 __all__ = [
     "Aborted",
+    "AlreadyResubmitted",
     "Cancelled",
     "DeadlineExceeded",
     "FootprintViolation",
@@ -101,6 +102,12 @@ class Aborted(SeqtorError):
     """An operator ended the run."""
 
     code = "aborted"
+
+
+class AlreadyResubmitted(SeqtorError):
+    """The dead letter was submitted again before; what became of that is a record, and a dead letter, of its own."""
+
+    code = "already_resubmitted"
 
 
 class Cancelled(SeqtorError):

@@ -166,3 +166,5 @@ class OpenWorkFound:
     effects: tuple[Any, ...]
     closed: tuple[tuple[int, int], ...]
     dead: tuple[Any, ...]
+    dead_runs: tuple[Any, ...]
+    resubmitted: dict[str, str]

@@ -6,17 +6,48 @@ from typing import Any
 
 from seqtor.messages.message import message
 
-__all__ = ["ActorCrashed", "CloseResource", "DeadLetter", "Drain", "Drained", "StoreRecovered", "StoreRefusedToStart"]
+__all__ = [
+    "ActorCrashed",
+    "ActorStarted",
+    "ActorStopped",
+    "CloseResource",
+    "DeadLetter",
+    "Drain",
+    "Drained",
+    "StoreCrashed",
+    "StoreRecovered",
+    "StoreRefusedToStart",
+]
 
 
 @message
 class ActorCrashed:
-    """From: an actor that ended by an exception. To: its parent. Answer: none. Twice: the second is ignored."""
+    """From: an actor that ended by an exception. To: its parent. Answer: none. Twice: the second is ignored.
+
+    `incarnation` counts the instances of a restartable actor, from 1; 0 says that it has only one.
+    """
 
     actor: str
     urn: str
     error: BaseException
     undelivered: int
+    incarnation: int = 0
+
+
+@message
+class ActorStarted:
+    """From: a restartable actor whose `on_start` has returned. To: its parent. Answer: none. Twice: harmless."""
+
+    urn: str
+    incarnation: int = 0
+
+
+@message
+class ActorStopped:
+    """From: a restartable actor that stopped without failing. To: its parent. Answer: none. Twice: harmless."""
+
+    urn: str
+    incarnation: int = 0
 
 
 @message
@@ -59,8 +90,22 @@ class CloseResource:
 
 
 @message
+class StoreCrashed:
+    """From: the root. To: committer, before the store is restarted. Answer: none.
+
+    A commit that the store was asked about is offered again, or ends as failed. Twice: counted twice.
+    """
+
+    store: str
+    error: BaseException
+
+
+@message
 class StoreRecovered:
-    """From: a store cell. To: the root. Answer: none; carries the recovered state. Twice: the second is ignored."""
+    """From: a store cell. To: the root; after a restart, from it, committer. Answer: none. Twice: the second is ignored.
+
+    Carries the recovered state, with which a system starts; after a restart the committer has the state.
+    """
 
     store: str
     state: Any

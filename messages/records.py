@@ -15,6 +15,7 @@ __all__ = [
     "AcceptedRecord",
     "CallRecord",
     "CommitRecord",
+    "DeadRunRecord",
     "EffectRecord",
     "OpenEffect",
     "OpenWork",
@@ -65,11 +66,15 @@ class RecordedCall(JournalRecord):
 
 
 class RecordedEffect(JournalRecord):
-    """An effect that a commit released: the name of its function and its payload, with the version of its model."""
+    """An effect that a commit released: the name of its function and its payload, with the version of its model.
+
+    `key` is the key of the dead letter that is carried out again; None for the key that follows from its place.
+    """
 
     name: str
     version: int = 1
     payload: JsonValue
+    key: str | None = None
 
 
 class RecordedConflict(JournalRecord):
@@ -84,7 +89,10 @@ class RecordedConflict(JournalRecord):
 class AcceptedRecord(JournalRecord):
     """A trigger that was accepted: one entry of the journal, or part of the commit that submitted it.
 
-    Times are POSIX seconds. `arrival` orders the submissions of one process; `cause` is the run that submitted it.
+    Times are POSIX seconds. `arrival` orders the submissions of one process; `cause` is the run that submitted it. A run
+    that a retry policy has made is the `run_number`-th of its trigger, follows the run `retry_of` and is not to run before
+    `due`; it is in the record of the run that it follows. `resubmits` is the place of a dead letter: its seq, with
+    `.index` for an effect.
     """
 
     format: int = FORMAT
@@ -96,6 +104,10 @@ class AcceptedRecord(JournalRecord):
     submitted_at: float
     key: str | None = None
     cause: str | None = None
+    run_number: int = 1
+    retry_of: str | None = None
+    due: float | None = None
+    resubmits: str | None = None
 
 
 class CallRecord(JournalRecord):
@@ -134,6 +146,7 @@ class CommitRecord(JournalRecord):
     `previous` is the seq of the record appended before it. `snapshot` is the seq after which the last attempt read,
     `first_snapshot` that of the first attempt (for `tx.peek`); `reads` is a digest of the names that were read. `writes`
     are (store, key, resulting value); a version of the stored model above 1 follows as fourth. Times are POSIX seconds.
+    `retry` is the run that follows one that ended as `retrying`.
     """
 
     format: int = FORMAT
@@ -163,6 +176,27 @@ class CommitRecord(JournalRecord):
     submitted: list[AcceptedRecord] = []
     effects: list[RecordedEffect] = []
     conflicts: list[RecordedConflict] = []
+    run_number: int = 1
+    retry_of: str | None = None
+    resubmits: str | None = None
+    retry: AcceptedRecord | None = None
+
+
+class DeadRunRecord(JournalRecord):
+    """A run that ended as failed or past its deadline, and that no retry follows; all of it is in its commit's record.
+
+    Kept by checkpoints, because that record may be trimmed. Times are POSIX seconds.
+    """
+
+    seq: int
+    run: str
+    trigger: RecordedTrigger
+    state: State
+    priority: int
+    submitted_at: float
+    ended_at: float
+    run_number: int = 1
+    error: RecordedError | None = None
 
 
 class OpenEffect(JournalRecord):
@@ -178,7 +212,8 @@ class OpenWork(JournalRecord):
 
     `now` is the last `sequenced_at`; `shapes` are the forms in which the stores are kept; `unkept` are the stores that
     make no checkpoint, so that their commits are needed from the first on; `closed` are the effects (seq, index) of later
-    commits that have ended already.
+    commits that have ended already. `dead` are effects that were given up, `dead_runs` runs; `resubmitted` tells by the
+    place of a dead letter (seq, or seq.index) which run was its resubmission.
     """
 
     format: int = FORMAT
@@ -190,3 +225,5 @@ class OpenWork(JournalRecord):
     effects: list[OpenEffect] = []
     closed: list[tuple[int, int]] = []
     dead: list[EffectRecord] = []
+    dead_runs: list[DeadRunRecord] = []
+    resubmitted: dict[str, str] = {}

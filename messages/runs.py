@@ -9,6 +9,7 @@ from seqtor.messages.message import message
 from seqtor.messages.triggers import Trigger
 
 __all__ = [
+    "AbortRun",
     "AcceptTriggers",
     "AttemptConflict",
     "ConflictReport",
@@ -20,6 +21,7 @@ __all__ = [
     "HotKey",
     "Pair",
     "ReplaceRun",
+    "RetryDue",
     "RunConflicted",
     "RunRecord",
     "RunsEnded",
@@ -55,6 +57,16 @@ class AcceptTriggers:
 
     submissions: tuple[Any, ...]
     bypasses: bool = False
+
+
+@message
+class RetryDue:
+    """From: coordinator, by a timer. To: coordinator, which hands it to the sequencer. Answer: none; the backoff is over.
+
+    `submission` is the run that follows one that ended as `retrying`. Twice: the second is ignored.
+    """
+
+    submission: Any
 
 
 @message
@@ -113,12 +125,25 @@ class RunsEnded:
     """From: committer. To: journal (first), coordinator (records, answers) and sequencer (free slots).
 
     `runs` are `EndedRun`s in append order; `ended_at` is POSIX seconds. Answer: none here; `RunsDurable` from the journal
-    to the coordinator. Twice: the second is ignored by the coordinator and would break the journal's chain; the committer
-    sends each once.
+    to the coordinator. Twice: the second is ignored.
     """
 
     runs: tuple[Any, ...]
     ended_at: float
+
+
+@message
+class AbortRun:
+    """From: the edge. To: coordinator, which adds the submission and passes it to the committer.
+
+    Answer: None once the run will end as aborted, at its turn; LookupError if it has ended or never was.
+    Twice: the first reason counts, both are answered.
+    """
+
+    seq: int
+    reason: str
+    reply_to: Any
+    submission: Any = None
 
 
 @message
@@ -175,7 +200,9 @@ class GetConflicts:
 class Stats(NamedTuple):
     """The system at one moment. Seqs are 0 before the first; `head_age` is seconds, None when nothing is in flight.
 
-    `effects_through`: all effects of the commits up to this seq have ended.
+    `effects_through`: all effects of the commits up to this seq have ended. `retries_waiting`: runs whose backoff is not
+    over. `threads_replaced`: threads that were given up because a handler did not leave them; `threads_stuck`: those of
+    them that it has not left to this moment.
     """
 
     current_seq: int
@@ -190,10 +217,18 @@ class Stats(NamedTuple):
     state_counts: dict[State, int]
     conflicts: int
     restarts: int
+    retries_waiting: int = 0
+    threads_replaced: int = 0
+    threads_stuck: int = 0
 
 
 class RunRecord(NamedTuple):
-    """What is known of the run at one seq. Times are POSIX seconds; None where it has not happened yet."""
+    """What is known of the run at one seq. Times are POSIX seconds; None where it has not happened yet.
+
+    `retry_of` is the id of the run that this one follows as a retry, `retried_as` that of the run that follows it;
+    `run_number` counts the runs of one trigger. `resubmits` is the place of the dead letter that this run is another try
+    of.
+    """
 
     seq: int
     id: str
@@ -210,6 +245,10 @@ class RunRecord(NamedTuple):
     sequenced_at: float
     committed_at: float | None
     handler_s: float
+    retry_of: str | None = None
+    retried_as: str | None = None
+    run_number: int = 1
+    resubmits: str | None = None
 
     @property
     def retry_count(self) -> int:

@@ -79,19 +79,21 @@ class ValidateCommit:
     old: Any
     new: Any
     commit: Commit
+    epoch: int
+    committer: Any
 
 
 @message
 class ValidationDone:
-    """From: a store cell. To: committer. Answer: none. `error` is None, a `Rejected`, or what crashed the store.
+    """From: a store cell. To: committer. Answer: none. `error` is None or a `Rejected`.
 
     `unavailable_s` is how long to wait before the commit is offered again, if the store's medium is away (0: offer it
-    now). Twice: the second is ignored.
+    now). Twice: the second is ignored, as is one from an older epoch.
     """
 
     store: int
     seq: int
     attempt: int
+    epoch: int
     error: BaseException | None
-    crashed: bool = False
     unavailable_s: float | None = None

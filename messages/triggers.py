@@ -7,6 +7,7 @@ what crosses the boundary into the system, so it is pydantic, frozen, and deeply
 from __future__ import annotations
 
 import enum
+import typing
 from typing import TYPE_CHECKING, Any, ClassVar, Generic
 
 from seqtor.messages.models import FrozenModel
@@ -53,9 +54,66 @@ class Trigger(FrozenModel, Generic[ResultT_co]):
 
     if not TYPE_CHECKING:
 
-        def __class_getitem__(cls, result_type: Any) -> type:
-            """The result type is for type checkers: `Trigger[int]` is `Trigger` at run time."""
-            return cls
+        def __class_getitem__(cls, result_type: Any) -> Any:
+            """`Trigger[int]` is for type checkers, and as a base class; everywhere else it stands for `Trigger`."""
+            return _Promise(cls, result_type)
+
+    @classmethod
+    def result_type(cls) -> Any:
+        """What the class promises as its result: `int` for a subclass of `Trigger[int]`; `Any` if it does not say."""
+        for kind in cls.__mro__:
+            for base in vars(kind).get("__orig_bases__", ()):
+                if isinstance(base, _Promise) and base.kind is Trigger and not base.__parameters__:
+                    return base.result_type
+        return Any
+
+
+class _Promise:
+    """`Trigger[R]` at run time: the class, and what it promises as its result."""
+
+    __slots__ = ("kind", "result_type")
+
+    def __init__(self, kind: type[Trigger[Any]], result_type: Any) -> None:
+        self.kind = kind
+        self.result_type = result_type
+
+    @property
+    def __parameters__(self) -> tuple[Any, ...]:
+        """The type variables that are open, as Python's own generic aliases have it."""
+        return (self.result_type,) if isinstance(self.result_type, typing.TypeVar) else ()
+
+    def __mro_entries__(self, bases: tuple[Any, ...]) -> tuple[type, ...]:
+        return (self.kind,)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return self.kind(*args, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.kind, name)
+
+    def __instancecheck__(self, instance: Any) -> bool:
+        return isinstance(instance, self.kind)
+
+    def __subclasscheck__(self, subclass: type) -> bool:
+        return issubclass(subclass, self.kind)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Promise) and (self.kind, self.result_type) == (other.kind, other.result_type)
+
+    def __hash__(self) -> int:
+        return hash((self.kind, self.result_type))
+
+    def __or__(self, other: Any) -> Any:
+        return self.kind | other
+
+    def __ror__(self, other: Any) -> Any:
+        return other | self.kind
+
+    def __repr__(self) -> str:
+        return f"{self.kind.__name__}[{self.result_type!r}]"
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> Any:
+        return handler(self.kind)
 
 
 class UnregisteredTrigger(Trigger[Any], name="seqtor.unregistered"):

@@ -9,8 +9,12 @@ from seqtor.actors.retries import Retry
 from seqtor.actors.stores import Access, Collection, CollectionView, Document, DocumentView, StoreActor, StoreRef
 from seqtor.actors.submissions import Submission
 from seqtor.actors.transactions import Transaction, current_transaction
+from seqtor.control import Connection, RemoteSubmission, connect
+from seqtor.endings import Ending, Life
+from seqtor.logs import configure_logging
 from seqtor.messages import (
     Aborted,
+    AlreadyResubmitted,
     Cancelled,
     CommitIntent,
     CommitRecord,
@@ -50,11 +54,12 @@ from seqtor.system import Supervisor
 
 __version__ = "0.1.0"
 
-logger.disable("seqtor")  # A library is silent until the program says logger.enable("seqtor").
+logger.disable("seqtor")  # A library is silent until the program says configure_logging() or logger.enable("seqtor").
 
 __all__ = [
     "Aborted",
     "Access",
+    "AlreadyResubmitted",
     "Bundle",
     "Cancelled",
     "Collection",
@@ -62,16 +67,19 @@ __all__ = [
     "CommitIntent",
     "CommitRecord",
     "ConflictReport",
+    "Connection",
     "DeadLetterRecord",
     "DeadlineExceeded",
     "Document",
     "DocumentView",
     "EffectContext",
+    "Ending",
     "FootprintViolation",
     "HandlerFailed",
     "JournalCorrupted",
     "JournalLocked",
     "KeyReused",
+    "Life",
     "NotLeader",
     "NotRunning",
     "OutcomeUnknown",
@@ -81,6 +89,7 @@ __all__ = [
     "RecordedFailure",
     "RegistrationError",
     "Rejected",
+    "RemoteSubmission",
     "ReplayDiverged",
     "ReplayReport",
     "ResourceRef",
@@ -101,6 +110,8 @@ __all__ = [
     "UnknownTrigger",
     "UseTransaction",
     "WouldDeadlock",
+    "configure_logging",
+    "connect",
     "current_call_id",
     "current_transaction",
 ]

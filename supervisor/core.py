@@ -14,9 +14,8 @@ from typing import Any
 from loguru import logger
 from pykka import ActorDeadError
 
-from seqtor.actors.async_reads import AsyncReads
-from seqtor.actors.committer import CommitOrder, Committer
-from seqtor.actors.coordinator import Coordinator
+from seqtor.actors.committer import Committer
+from seqtor.actors.dead_letters import DeadLetters, DeadRun
 from seqtor.actors.dispatchers.contract import Dispatchers
 from seqtor.actors.effects import EffectFunctions, Workshop
 from seqtor.actors.futures import ReplyFuture
@@ -32,22 +31,33 @@ from seqtor.actors.journal.keys import BoundKeys
 from seqtor.actors.journal.open_runs import OpenRuns
 from seqtor.actors.journal.recovery import Recovery, commit_record
 from seqtor.actors.journal.upcasts import Upcasts
+from seqtor.actors.ledger import Ledger
 from seqtor.actors.mailbox import answer as answer_once
 from seqtor.actors.outbox import Outbox, Prepare
-from seqtor.actors.publications import Board, Publication
+from seqtor.actors.publications import Publication
 from seqtor.actors.resources import ResourceRef, Resources
-from seqtor.actors.runs import RunContext
-from seqtor.actors.sequencer import Sequencer, Window
+from seqtor.actors.retrying import WaitingRetries
+from seqtor.actors.sequencer import Sequencer
 from seqtor.actors.stores.cell import StoreCell
 from seqtor.actors.stores.contract import StoreRef
-from seqtor.actors.submissions import Intake, Origin, Submission
+from seqtor.actors.submissions import Intake, Origin, RetryOf, Submission
+from seqtor.commit_path import CommitPath
 from seqtor.effects import RunningEffects
+from seqtor.endings import Life, LifeEnd
 from seqtor.messages.effects import DeadLetterRecord
-from seqtor.messages.errors import NotRunning, OutcomeUnknown, Overloaded, RegistrationError, Rejected
+from seqtor.messages.errors import (
+    AlreadyResubmitted,
+    NotRunning,
+    OutcomeUnknown,
+    Overloaded,
+    RegistrationError,
+    Rejected,
+)
 from seqtor.messages.journal import AppendIntake, AwaitDurable, CheckpointDue, FlushIntake, ReadJournal
-from seqtor.messages.lifecycle import Drain
+from seqtor.messages.lifecycle import ActorCrashed, Drain, StoreCrashed
 from seqtor.messages.records import AcceptedRecord
 from seqtor.messages.runs import (
+    AbortRun,
     AcceptTriggers,
     ConflictReport,
     GetConflicts,
@@ -55,18 +65,22 @@ from seqtor.messages.runs import (
     GetRuns,
     GetStats,
     RunRecord,
+    RunsEnded,
     State,
     Stats,
 )
 from seqtor.messages.stores import ApplyCommits
 from seqtor.messages.triggers import Trigger
 from seqtor.resumed import ResumedRuns
+from seqtor.root import Group, Root
 from seqtor.settings import Settings
-from seqtor.tree import Root
+from seqtor.tree.window import Restart
 
 __all__ = ["RunningSystem"]
 
-EPOCH = 1
+FIRST_EPOCH = 1
+TRIES = 10
+ANSWERS = (ActorDeadError, NotRunning, OutcomeUnknown)
 
 
 class RunningSystem:
@@ -102,6 +116,7 @@ class RunningSystem:
         self._accepting = False
         self._stopping = False
         self._broken: str | None = None
+        self.end = LifeEnd(dispatchers.driver)
         self._accepted = 0
         self._last_event_time = 0.0
         self.intake: Intake
@@ -123,7 +138,7 @@ class RunningSystem:
         dispatchers, settings, stores = self._dispatchers, self._settings, self._stores
         recovery = self._open_journal()
         journal_id = f"{dispatchers.entropy():016x}" if recovery is None else recovery.opened.journal_id
-        epoch = EPOCH if recovery is None else recovery.opened.epoch
+        epoch = FIRST_EPOCH if recovery is None else recovery.opened.epoch
         through = 0 if recovery is None else recovery.opened.commits_through
         self.intake = Intake(f"{journal_id[:8]}-{epoch}", dispatchers.driver, self._flush_intake)
         workshop = Workshop(
@@ -131,17 +146,21 @@ class RunningSystem:
             clock=dispatchers.clock,
         )  # fmt: skip
         self._effects = RunningEffects(self._effect_functions, workshop, recovery)
-        dispatchers.start(lambda: self._committer.committed_through + 1)
+        dispatchers.start(lambda: self._path.committer.committed_through + 1)
         recovered = ReplyFuture()
         recovered.driver = dispatchers.driver
         core = dispatchers.core
-        self._root_ref = Root.start_on(core, tuple(ref.name for ref in stores), recovered, self._break_down)
+        self._root_ref = Root.start_on(
+            core, tuple(ref.name for ref in stores), recovered, dispatchers.clock, dispatchers.timers,
+            dispatchers.entropy(), self._break_down,
+        )  # fmt: skip
+        self._root: Root = _actor(self._root_ref)
         root = self._root_ref.actor_inbox
         self._cell_refs = [
             StoreCell.start_on(
                 core if ref.spec.store_class.dispatcher == "core" else dispatchers.dedicated(f"store-{ref.name}"),
                 ref, dispatchers.timers, root, None if recovery is None else recovery.checkpoint(ref.name), journal_id,
-                parent=root,
+                parent=root, restartable=True,
             )
             for ref in stores
         ]  # fmt: skip
@@ -155,66 +174,68 @@ class RunningSystem:
         except BaseException:
             self._stop_actors([*reversed(self._cell_refs), self._root_ref])
             raise
-        self.board = board = Board(states, epoch, through, journaled=recovery is not None)
-        horizon = settings.max_in_flight + 1024
-        order = CommitOrder(stores, states, epoch, horizon, board.executing, through)
-        specs = tuple(ref.spec for ref in stores)
-        reads = AsyncReads(board.newest, dispatchers.loop.call)
-        self._committer_ref = Committer.start_on(
-            core, order, board, core, dispatchers.clock, dispatchers.timers, dispatchers.pool, specs, reads.published,
-            parent=root,
-        )  # fmt: skip
-        self._committer: Committer = _actor(self._committer_ref)
-        self._order = order
-        context = RunContext(
-            board=board,
-            clock=dispatchers.clock,
-            committer=self._committer_ref.actor_inbox,
-            pool=dispatchers.pool,
-            loop=dispatchers.loop,
-            stores=stores,
-            async_reads=reads,
-            make_outbox=lambda submission: Outbox(submission, self._prepare, self._effect_functions),
-            resources=self._resources,
-        )
-        self._coordinator_ref = Coordinator.start_on(
-            core, context, settings.records_max, through, answers_at_once=recovery is None, parent=root
-        )
-        self._coordinator: Coordinator = _actor(self._coordinator_ref)
-        if resumed is not None:
-            self._coordinator.resumed = resumed.before(board.newest)
-        context.parent = self._coordinator_ref.actor_inbox
-        window = Window(dispatchers.threads, settings.max_in_flight)
         now = 0.0 if recovery is None else recovery.now
-        self._sequencer_ref = Sequencer.start_on(
-            core, dispatchers.clock, window, through, now, journaled=recovery is not None, parent=root
-        )
-        self._sequencer: Sequencer = _actor(self._sequencer_ref)
-        self._sequencer.coordinator = self._committer.coordinator = self._coordinator_ref.actor_inbox
-        self._sequencer.committer = self._committer_ref.actor_inbox
-        self._committer.sequencer = self._inbox = self._coordinator.sequencer = self._sequencer_ref.actor_inbox
-        self._committer.cells = tuple(ref.actor_inbox for ref in self._cell_refs)
-        for ref, state in zip(self._cell_refs, states, strict=True):
-            cell = _actor(ref)
-            cell.committer = self._committer_ref.actor_inbox
-            if through:
-                ref.actor_inbox.tell(ApplyCommits(seq=through, state=state, epoch=epoch))
-        self._coordinator.may_run = self.bind_released
+        self._ledger = ledger = Ledger(Publication(0, through, states, {}), epoch, now)
+        ledger.retries = WaitingRetries(dispatchers.clock, dispatchers.timers, self.intake)
+        ledger.dead_letters = DeadLetters(open_runs.dead_runs, open_runs.resubmitted)
+        self._path = path = CommitPath(
+            dispatchers, settings, stores, ledger, self.intake, tuple(ref.actor_inbox for ref in self._cell_refs), root,
+            lambda submission: Outbox(submission, self._prepare, self._effect_functions), self._resources,
+            self.bind_released,
+        )  # fmt: skip
+        if resumed is not None:
+            ledger.resumed = resumed.before(ledger.told.publication)
         if recovery is None:
             self._keys = BoundKeys(forget_above=settings.records_max)
-            self._hold_runs(states)
+            path.tell_journal = self._hold_runs(states)
         else:
             forgotten_through = kept_from(recovery.opened) - 1
             self._keys = BoundKeys(recovery.backend.keys(), forgotten_through=forgotten_through)
-            self._start_journal(recovery, open_runs)
-        journal = context.journal = None if self._journal_ref is None else self._journal_ref.actor_inbox
-        self._effects.start(dispatchers, journal, through, self._coordinator, self._inbox, root)
+            path.tell_journal = self._start_journal(recovery, open_runs)
+            path.journal = self._journal_ref.actor_inbox
+        path.start(journaled=recovery is not None)
+        self._inbox = path.sequencer_ref.actor_inbox
+        if self._journal_ref is not None:
+            _actor(self._journal_ref).coordinator = path.coordinator_ref.actor_inbox
+        for ref, state in zip(self._cell_refs, states, strict=True):
+            if through:
+                ref.actor_inbox.tell(ApplyCommits(seq=through, state=state, epoch=epoch))
+        path.effects = self._effects.start(dispatchers, path, through, root)
+        path.wire()
+        self._supervise()
+        if recovery is not None and self._checkpoints is not None:
+            if recovery.needs_checkpoint(stores):
+                self._checkpoints.take(again=True)
+            if settings.retain is not None:  # What grew old while nothing ran, or between a checkpoint and a crash.
+                self._checkpointer_ref.tell(CheckpointDue())
         self._started_at = dispatchers.clock.monotonic()
         self._accepting = True
-        waiting = self.bind_released(tuple(open_runs.submissions.values()))
+        left = tuple(open_runs.submissions.values())
+        ledger.retries.resume(left)
+        waiting = tuple([each for each in self.bind_released(left) if each not in ledger.retries])
         if waiting:
             self._inbox.put(AcceptTriggers(submissions=waiting, bypasses=True))
         self._effects.resume()
+
+    def _supervise(self) -> None:
+        """Tell the root who is restarted together, and how."""
+        root, path, ledger = self._root, self._path, self._ledger
+        root.committer = path.committer_ref.actor_inbox
+
+        def rebuild(_: ActorCrashed) -> None:
+            with self._lock:  # The edge takes no trigger meanwhile.
+                path.rebuild(self._accepted)
+
+        policy = Restart(self._settings.restart_intensity, self._settings.restart_period)
+        root.supervise(Group("the core", path.refs, policy, rebuild))
+        for ref, cell in zip(self._stores, self._cell_refs, strict=True):
+
+            def restart(message: ActorCrashed, name: str = ref.name, cell: Any = cell) -> None:
+                root.committer.tell(StoreCrashed(store=name, error=message.error))
+                ledger.restarts += 1
+                cell.restart()
+
+            root.supervise(Group(f"store {ref.name!r}", [cell], ref.restart or policy, restart))
 
     # The journal -------------------------------------------------------------------------------------------------------
 
@@ -240,7 +261,9 @@ class RunningSystem:
             return OpenRuns()
         submissions = [self._submission_of(record, recovery) for record in recovery.open_accepted()]
         calls = [call for calls in resumed.calls.values() for call in calls]
-        return OpenRuns(submissions, calls, recovery.effects.values(), recovery.dead)
+        return OpenRuns(
+            submissions, calls, recovery.effects.values(), recovery.dead, recovery.dead_runs, recovery.resubmitted
+        )
 
     def _submission_of(self, record: AcceptedRecord, recovery: Recovery) -> Submission[Any]:
         handler = self._handlers.named(record.trigger.type)
@@ -252,7 +275,9 @@ class RunningSystem:
             f"{recovery.backend.place}: the accepted trigger {record.run} ({record.trigger.type})",
         )
         calls = recovery.calls.get(record.run)
-        origin = Origin(record.run, record.key, record.cause, calls[0].now if calls else None)
+        retry = None if record.retry_of is None else RetryOf(record.run_number, record.retry_of, record.due or 0.0)
+        now = calls[0].now if calls else None
+        origin = Origin(record.run, record.key, record.cause, now, retry, record.resubmits)
         return Submission(
             self.intake,
             record.arrival,
@@ -264,13 +289,13 @@ class RunningSystem:
             origin,
         )
 
-    def _hold_runs(self, states: tuple[Any, ...]) -> None:
+    def _hold_runs(self, states: tuple[Any, ...]) -> Callable[[RunsEnded], object]:
         """In memory: keep the newest runs for whoever asks what was."""
         self.history = held = HeldRuns(self._stores, states, self._settings.records_max)
-        order = self._order
-        self._committer.journal = lambda message: held.keep(message, tuple(order.states))
+        ledger = self._ledger
+        return lambda message: held.keep(message, ledger.told.publication.states)
 
-    def _start_journal(self, recovery: Recovery, open_runs: OpenRuns) -> None:
+    def _start_journal(self, recovery: Recovery, open_runs: OpenRuns) -> Callable[[RunsEnded], object]:
         dispatchers, root = self._dispatchers, self._root_ref.actor_inbox
         opened = recovery.opened
         self._journal_ref = Journal.start_on(
@@ -279,14 +304,12 @@ class RunningSystem:
         )  # fmt: skip
         journal: Journal = _actor(self._journal_ref)
         inbox = self._journal_ref.actor_inbox
-        journal.coordinator = self._coordinator_ref.actor_inbox
-        self._committer.journal = inbox.put
         self._checkpoints = checkpoints = Checkpoints(
             inbox,
             self._stores,
             [ref.actor_inbox for ref in self._cell_refs],
-            lambda: self.board.durable,
-            lambda: self._sequencer.now,
+            lambda: self._path.board.durable,
+            lambda: self._ledger.now,
             dispatchers.driver,
             recovery.info.seq if recovery.info else None,
         )
@@ -309,10 +332,7 @@ class RunningSystem:
             lambda: journal.kept_from,
             opened.journal_id,
         )
-        if recovery.needs_checkpoint(self._stores):
-            checkpoints.take(again=True)
-        if self._settings.retain is not None:  # What grew old while nothing ran, or between a checkpoint and a crash.
-            checkpointer.tell(CheckpointDue())
+        return inbox.put  # type: ignore[no-any-return]
 
     def _forget_keys(self, through: int) -> None:
         with self._lock:
@@ -356,11 +376,15 @@ class RunningSystem:
         try:
             self._drain(grace_s)
         finally:  # Also when the waiting is interrupted (Ctrl-C): nothing else would ever stop the actors.
-            self._stop_everything()
+            try:
+                self._stop_everything()
+            finally:
+                self.end.tell(Life.STOPPED, "it was told to stop")
 
     def _drain(self, grace_s: float) -> None:
         self._drained = drained = ReplyFuture()
         drained.driver = self._dispatchers.driver
+        self._ledger.retries.stop_at = self._dispatchers.clock.time() + grace_s
         if self._broken is None:
             self._inbox.tell(Drain(reply_to=drained))
             try:
@@ -372,18 +396,21 @@ class RunningSystem:
 
     def _stop_everything(self) -> None:
         self._effects.hold()
+        self._ledger.retries.close(journaled=not self.in_memory)
         # Each after who tells it at its stop what has been decided: the committer the journal, the journal the coordinator,
         # the coordinator the effects.
-        self._stop_actors([self._sequencer_ref, self._committer_ref])
+        self._stop_actors([self._path.sequencer_ref, self._path.committer_ref])
         if self._journal_ref is not None:
             self._take_last_checkpoint()
             self._stop_actors([self._checkpointer_ref, self._journal_ref])
-        self._stop_actors([self._coordinator_ref])
+        self._stop_actors([self._path.coordinator_ref])
         self._effects.stop(self._stop_actors)
         unclosed = self._resources.close()
         if unclosed:
             logger.warning("{}: resources were not closed in time: {}", self._name, ", ".join(unclosed))
-        self._stop_actors([*reversed(self._cell_refs), self._root_ref])
+        for ref, cell in reversed([*zip(self._stores, self._cell_refs, strict=True)]):
+            self._stop_actors([cell], ref.shutdown_s)
+        self._stop_actors([self._root_ref])
         stuck = self._dispatchers.stop(1.0)
         if stuck:
             logger.warning("{}: threads did not stop in time and are abandoned: {}", self._name, ", ".join(stuck))
@@ -395,23 +422,22 @@ class RunningSystem:
         if self._broken is not None or self._checkpoints is None:
             return
         try:
-            self._durable(self._order.next_seq - 1).get(timeout=60.0)
+            self._await_durable(self._ledger.told.through, timeout_s=60.0)
             self._checkpoints.take()
         except Exception as error:  # The journal holds everything; the next start only takes longer.
             logger.opt(exception=error).warning("{}: no checkpoint at the stop: {}", self._name, error)
 
-    def _durable(self, seq: int) -> ReplyFuture:
-        """A future that is done when everything through `seq` is durable and can be seen in snapshots."""
-        reply = ReplyFuture()
-        reply.driver = self._dispatchers.driver
-        self._coordinator_ref.actor_inbox.tell(AwaitDurable(seq=seq, reply_to=reply))
-        return reply
+    def _await_durable(self, seq: int, timeout_s: float | None = None) -> None:
+        """Wait until everything through `seq` is durable and can be seen in snapshots. Raises pykka.Timeout."""
+        self._reply_of(self._path.coordinator, AwaitDurable(seq=seq, reply_to=None), timeout_s)
 
-    def _stop_actors(self, refs: Iterable[Any]) -> None:
+    def _stop_actors(self, refs: Iterable[Any], timeout_s: float = 5.0) -> None:
         for ref in refs:
-            if ref.is_alive():
+            if ref.suspended:
+                ref.give_up("crashed, and the system stops")
+            elif ref.is_alive():
                 try:
-                    ref.stop(timeout=5.0)
+                    ref.stop(timeout=timeout_s)
                 except Exception as late:
                     logger.warning("{}: {} did not stop in time ({})", self._name, ref, type(late).__name__)
 
@@ -424,24 +450,30 @@ class RunningSystem:
         self._answer_left(lambda: OutcomeUnknown(text))
         if self._drained is not None:  # A stop waits for what will not happen any more.
             answer_once(self._drained, None)
+        self.end.tell(Life.BROKEN_DOWN, self._broken)
 
     def _answer_left(self, error: Callable[[], BaseException]) -> None:
-        conflicts_of = lambda seq: self._order.in_flight(seq)[0]  # noqa: E731
+        conflicts_of = lambda seq: self._path.order.in_flight(seq)[0]  # noqa: E731
+        unsequenced = [submission for submission in list(self.intake.open) if submission.seq is None]
         with self._at_rest:
-            self._coordinator.give_up(self._sequencer.unsequenced(), error, conflicts_of)
+            self._path.coordinator.give_up(unsequenced, error, conflicts_of)
         self.intake.give_up(error)  # Those that no actor knows: on their way when it crashed.
 
     # What the facade asks --------------------------------------------------------------------------------------------
 
     def submit(
-        self, triggers: list[tuple[Trigger[Any], Handler, int, float | None]], key: str | None = None
+        self,
+        triggers: list[tuple[Trigger[Any], Handler, int, float | None]],
+        key: str | None = None,
+        resubmits: str | None = None,
     ) -> list[Submission[Any]]:
         """Accept triggers in order: all of them, or none (`Overloaded`, `NotRunning`)."""
         clock = self._dispatchers.clock
         with self._lock:
             if not self._accepting:
                 raise NotRunning(self._why_not())
-            queued = self._accepted + self._sequencer.bypassed - self._sequencer.sequenced
+            sequencer = self._path.sequencer
+            queued = self._accepted + sequencer.bypassed - sequencer.sequenced
             if queued + len(triggers) > self._settings.max_queued:
                 raise self._overloaded(queued, len(triggers))
             now = clock.time()
@@ -450,13 +482,14 @@ class RunningSystem:
             arrival = self._accepted
             intake = self.intake
             submissions = []
-            origin = None if key is None else Origin(key=key)
+            origin = None if key is None and resubmits is None else Origin(key=key, resubmits=resubmits)
             for trigger, handler, priority, own_time in triggers:
                 arrival += 1
                 moment = event_time if own_time is None else own_time
                 submissions.append(Submission(intake, arrival, trigger, handler, priority, moment, now, origin))
             self._accepted = arrival
             accepted = tuple(submissions)
+            self.intake.open.update(dict.fromkeys(accepted))
             if self._journal_ref is not None:
                 self._journal_ref.actor_inbox.put(AppendIntake(submissions=accepted))
             self._inbox.put(AcceptTriggers(submissions=accepted))
@@ -483,6 +516,7 @@ class RunningSystem:
             self.intake, 0, trigger, handler, priority, now, now, Origin(row.run, row.key)
         )
         earlier.seq = row.seq
+        self.intake.open[earlier] = None
         require(row.seq is not None and self._journal_ref is not None, "a run that has not ended is known", run=row.run)
 
         def answer(backend: Backend) -> None:
@@ -502,16 +536,23 @@ class RunningSystem:
         return earlier
 
     def bind_released(self, submissions: tuple[Submission[Any], ...]) -> tuple[Submission[Any], ...]:
-        """Of what a commit submitted, what may run: not what came under a key that is bound already."""
+        """Of what a commit submitted, what may run: not what came under a key that is bound already.
+
+        Nor what this was asked about before; a coordinator that is restarted may do so.
+        """
+        known = self.intake.open
         with self._lock:
-            return tuple([each for each in submissions if each.key is None or self._keys.bind(each)])
+            news = [each for each in submissions if each.seq is None and each not in known]
+            bound = [each for each in news if each.key is None or self._keys.bind(each)]
+            known.update(dict.fromkeys(bound))
+            return tuple(bound)
 
     def states_at(self, seq: int) -> tuple[Any, ...]:
         """All stores' states after `seq`, once that is durable. Raises LookupError if its history is not kept."""
         newest = self.newest()
         try:
             if newest.seq < seq:
-                self._durable(seq).get()
+                self._await_durable(seq)
                 newest = self.newest()
             return newest.states if newest.seq == seq else self.history.states_at(seq)
         except ActorDeadError:
@@ -524,7 +565,7 @@ class RunningSystem:
 
     def _overloaded(self, queued: int, more: int) -> Overloaded:
         elapsed_s = max(self._dispatchers.clock.monotonic() - self._started_at, 0.001)
-        rate = self._order.next_seq / elapsed_s
+        rate = (self._ledger.told.through + 1) / elapsed_s
         retry_after = min(60.0, max(0.01, min(more, self._settings.max_queued) / rate))
         return Overloaded(
             f"{queued} triggers wait for a seq and max_queued is {self._settings.max_queued}, so {more} more were not "
@@ -534,15 +575,23 @@ class RunningSystem:
 
     def stats(self) -> Stats:
         """A consistent cut along the path of a run."""
-        return self._ask([self._sequencer, self._committer], GetStats(reply_to=None))  # type: ignore[no-any-return]
+        return self._ask([self._path.sequencer, self._path.committer], GetStats(reply_to=None))  # type: ignore[no-any-return]
 
     def record(self, seq: int) -> RunRecord | None:
         """What is known of the run at a seq."""
-        return self._ask([self._committer], GetRecord(reply_to=None, seq=seq))  # type: ignore[no-any-return]
+        return self._ask([self._path.committer], GetRecord(reply_to=None, seq=seq))  # type: ignore[no-any-return]
 
     def runs(self, before: int | None, count: int) -> tuple[RunRecord, ...]:
         """What the coordinator knows of the `count` runs below `before` (None: of the newest), newest first."""
-        return self._ask([self._committer], GetRuns(reply_to=None, before=before, count=count))  # type: ignore[no-any-return]
+        return self._ask([self._path.committer], GetRuns(reply_to=None, before=before, count=count))  # type: ignore[no-any-return]
+
+    def standing(self) -> str:
+        """Where a system stands that has just started, in words."""
+        if self.in_memory:
+            return "everything is kept in memory"
+        left = len(self.intake.open)
+        goes_on = f"; {left} accepted before go on" if left else ""
+        return f"epoch {self._path.board.epoch}, seq {self.newest().seq}{goes_on}"
 
     @property
     def in_memory(self) -> bool:
@@ -556,19 +605,43 @@ class RunningSystem:
 
     def conflicts(self) -> ConflictReport:
         """Where re-execution comes from."""
-        return self._ask([self._committer], GetConflicts(reply_to=None))  # type: ignore[no-any-return]
+        return self._ask([self._path.committer], GetConflicts(reply_to=None))  # type: ignore[no-any-return]
 
     def dead_letters(self, limit: int) -> list[DeadLetterRecord]:
-        """What was given up, newest first."""
-        return self._effects.dead_letters(limit, self._reply_of)
+        """What was given up, newest first: runs and effects."""
+        return self._ledger.dead_letters.newest(self._effects.dead_letters(limit, self._reply_of), limit)
+
+    def dead_run(self, seq: int) -> DeadRun | None:
+        """The run at `seq` if it is a dead letter."""
+        return self._ledger.dead_letters.run_at(seq)
+
+    def resubmit(
+        self, prepared: tuple[Trigger[Any], Handler, int, float | None], letter: DeadLetterRecord
+    ) -> Submission[Any]:
+        """Accept the other try of a dead letter. Raises AlreadyResubmitted, and what `submit` raises."""
+        dead = self._ledger.dead_letters
+        with self._lock:  # Reentrant: nobody else may resubmit it between the look and the acceptance.
+            run = dead.resubmission_of(letter.place)
+            if run is not None:
+                raise AlreadyResubmitted(
+                    f"the dead letter {letter.id} ({letter.name}) was submitted again already, as run {run}: look at that "
+                    "run; if it was given up too, it has a dead letter of its own"
+                )
+            submission = self.submit([prepared], resubmits=letter.place)[0]
+            dead.mark(letter.place, submission.id)
+        return submission
+
+    def abort(self, seq: int, reason: str) -> None:
+        """Have the run at a seq end as aborted. Raises LookupError if there is none, or it has ended."""
+        self._reply_of(self._path.coordinator, AbortRun(seq=seq, reason=reason, reply_to=None), tries=1)
 
     def newest(self) -> Publication:
         """The newest durable contiguous publication."""
-        return self.board.durable
+        return self._path.board.durable
 
     def seq_of(self, store: int) -> int:
         """The last seq that changed a store."""
-        return self._order.store_seqs[store]
+        return self._path.order.store_seqs[store]
 
     def _ask(self, along: list[Sequencer | Committer], query: Any) -> Any:
         """Send a query along the actors that add to it, and on to the coordinator, which answers.
@@ -581,16 +654,25 @@ class RunningSystem:
             except ActorDeadError:
                 query = actor.add_to(query)
         try:
-            return self._reply_of(self._coordinator, query)
+            return self._reply_of(self._path.coordinator, query)
         except ActorDeadError:
             with self._at_rest:
-                return self._coordinator.answer(query)
+                return self._path.coordinator.answer(query)
 
-    def _reply_of(self, actor: Any, query: Any) -> Any:
-        reply = ReplyFuture()
-        reply.driver = self._dispatchers.driver
-        actor.actor_inbox.tell(dataclasses.replace(query, reply_to=reply))
-        return reply.get()
+    def _reply_of(self, actor: Any, query: Any, timeout_s: float | None = None, tries: int = TRIES) -> Any:
+        """What the actor answers; asked again if it crashes at the query, because it is there again at once."""
+        while True:
+            reply = ReplyFuture()
+            reply.driver = self._dispatchers.driver
+            actor.actor_inbox.tell(dataclasses.replace(query, reply_to=reply))
+            try:
+                return reply.get(timeout=timeout_s)
+            except ANSWERS:
+                raise
+            except BaseException:
+                tries -= 1
+                if not tries or not reply.is_set():
+                    raise  # It crashes every time; or this is the caller's own, such as Ctrl-C.
 
 
 def _actor(ref: Any) -> Any:

@@ -10,12 +10,12 @@ from typing import Any
 
 from pykka import ActorDeadError
 
-from seqtor.actors.coordinator import Coordinator
 from seqtor.actors.dispatchers.contract import Dispatchers
 from seqtor.actors.effects import EffectFunctions, Effects, Workshop
 from seqtor.actors.effects.actor import dead_letters
 from seqtor.actors.journal.recovery import Recovery
 from seqtor.actors.mailbox import Mailbox
+from seqtor.commit_path import CommitPath
 from seqtor.messages.effects import DeadLetterRecord, GetDeadLetters, HoldEffects, ResumeEffects
 
 __all__ = ["RunningEffects"]
@@ -35,24 +35,22 @@ class RunningEffects:
     def start(
         self,
         dispatchers: Dispatchers,
-        journal: Mailbox | None,
+        path: CommitPath,
         through: int,
-        coordinator: Coordinator,
-        sequencer: Mailbox,
         root: Mailbox,
-    ) -> None:
+    ) -> Mailbox | None:
         """Start the actor, if there can be any effects; it begins nothing that an earlier process left until `resume`."""
         if not len(self._functions):
-            return
+            return None
         self._ref = Effects.start_on(
-            dispatchers.core, self._workshop, self._functions, dispatchers, journal, through, self._dead_before,
+            dispatchers.core, self._workshop, self._functions, dispatchers, path.journal, through, self._dead_before,
             parent=root,
         )  # fmt: skip
         self._actor = self._ref._actor_weakref()
-        self._actor.sequencer = sequencer
-        self._actor.coordinator = coordinator.actor_inbox  # type: ignore[assignment]
-        coordinator.effects = self._ref.actor_inbox
-        coordinator.open_effects.update(dict.fromkeys(each.seq for each in self._left))
+        self._actor.sequencer = path.sequencer_ref.actor_inbox
+        self._actor.coordinator = path.coordinator_ref.actor_inbox
+        path.ledger.open_effects.update(dict.fromkeys(each.seq for each in self._left))
+        return self._ref.actor_inbox  # type: ignore[no-any-return]
 
     def resume(self) -> None:
         """Begin what had not ended; the system takes triggers now."""

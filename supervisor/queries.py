@@ -94,6 +94,10 @@ def run_record(record: CommitRecord, handler_named: Callable[[str], Handler], up
         sequenced_at=record.sequenced_at,
         committed_at=record.ended_at,
         handler_s=record.handler_s,
+        retry_of=record.retry_of,
+        retried_as=None if record.retry is None else record.retry.run,
+        run_number=record.run_number,
+        resubmits=record.resubmits,
     )
 
 

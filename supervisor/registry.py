@@ -13,6 +13,7 @@ from typing import Any, Generic, TypeVar
 
 from seqtor.actors.effects import EffectContext, EffectFunction, EffectFunctions, make_effect_function
 from seqtor.actors.handlers import Handlers, make_handler, require_trigger_type
+from seqtor.actors.registering import registering
 from seqtor.actors.resources import ResourceRef
 from seqtor.actors.retries import Retry
 from seqtor.actors.stores.contract import StoreActor, StoreRef, StoreSpec
@@ -20,6 +21,7 @@ from seqtor.actors.transactions import Transaction
 from seqtor.messages.errors import RegistrationError
 from seqtor.messages.triggers import Priority, Trigger
 from seqtor.settings import seconds
+from seqtor.tree.window import Restart
 
 __all__ = ["Bundle", "EffectDecorator", "HandlerDecorator", "Resources", "Stores", "deadline_seconds",
            "execute_method_of", "self_executing"]  # fmt: skip
@@ -70,17 +72,22 @@ class Bundle:
         priority: Priority | None = None,
         deadline: float | datetime.timedelta | None = None,
         version: int = 1,
+        retry: Retry | None = None,
     ) -> HandlerDecorator[TriggerT]:
         """Register the handler of a trigger type, as `Supervisor.on` does, with every system that includes the bundle."""
-        require_trigger_type(trigger_type)
-        options = {"priority": priority, "deadline": deadline, "version": version}
+        with registering():
+            require_trigger_type(trigger_type)
+        options = {"priority": priority, "deadline": deadline, "version": version, "retry": retry}
 
         def register(function: Any) -> None:
             # Registered here too, so that a mistake fails where it is made and not at include().
-            deadline_s = deadline_seconds(deadline, 1.0)
-            handler = make_handler(trigger_type, function, priority=priority, deadline_s=deadline_s, version=version)
-            self._handlers.add(handler)
-            self.registrations.append((trigger_type, function, options))
+            with registering():
+                deadline_s = deadline_seconds(deadline, 1.0)
+                handler = make_handler(
+                    trigger_type, function, priority=priority, deadline_s=deadline_s, version=version, retry=retry
+                )
+                self._handlers.add(handler)
+                self.registrations.append((trigger_type, function, options))
 
         return HandlerDecorator(register)
 
@@ -88,9 +95,10 @@ class Bundle:
         """Register the function below, as `Supervisor.effect` does, with every system that includes the bundle."""
 
         def register(function: Any, local_names: Mapping[str, Any]) -> None:
-            made = make_effect_function(name, function, retry, local_names)
-            self._effects.add(made)
-            self.effects.append(made)
+            with registering():
+                made = make_effect_function(name, function, retry, local_names)
+                self._effects.add(made)
+                self.effects.append(made)
 
         return EffectDecorator(register)
 
@@ -131,6 +139,9 @@ class Resources:
         return ref
 
 
+SHUTDOWN_S = 5.0
+
+
 class Stores:
     """The stores of one system, by name and in the order of their registration."""
 
@@ -138,8 +149,8 @@ class Stores:
         self.refs: list[StoreRef[Any]] = []
         self._seq_of = seq_of
 
-    def add(self, name: Any, spec: Any) -> StoreRef[Any]:
-        """Register; raises RegistrationError if the name or the recipe will not do."""
+    def add(self, name: Any, spec: Any, restart: Any, shutdown: Any) -> StoreRef[Any]:
+        """Register; raises RegistrationError if the name, the recipe or how it is supervised will not do."""
         if not isinstance(name, str) or not name:
             raise RegistrationError(f"a store's name is a non-empty string, got {name!r}")
         if any(ref.name == name for ref in self.refs):
@@ -150,7 +161,10 @@ class Stores:
             raise RegistrationError(
                 f"store {name!r}: expected Collection(Model), Document(Model) or MyStore.spec(...), got {spec!r}"
             )
-        ref: StoreRef[Any] = StoreRef(name, len(self.refs), spec, self._seq_of)
+        if restart is not None and not isinstance(restart, Restart):
+            raise RegistrationError(f"store {name!r}: restart= takes Restart(intensity=, period=), got {restart!r}")
+        shutdown_s = SHUTDOWN_S if shutdown is None else seconds(shutdown, f"store {name!r}: shutdown")
+        ref: StoreRef[Any] = StoreRef(name, len(self.refs), spec, self._seq_of, restart, shutdown_s)
         self.refs.append(ref)
         return ref
 

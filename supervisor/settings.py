@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 from pydantic import BeforeValidator, Field, ValidationError
 
 from seqtor.actors.handlers import did_you_mean
+from seqtor.actors.registering import registering
 from seqtor.messages.errors import RegistrationError
 from seqtor.messages.models import FrozenModel
 
@@ -60,8 +61,17 @@ class Settings(FrozenModel):
     records_max: int = Field(default=100_000, ge=1)
     """Run records that are kept at hand; the oldest are forgotten first."""
 
+    restart_intensity: int = Field(default=10, ge=0)
+    """How often an actor of the runtime is restarted within `restart_period`; one more stops the system."""
+
+    restart_period: Duration = Field(default=10.0, gt=0)
+    """The time in which restarts are counted."""
+
     retain: Duration | None = None
     """How long the journal keeps history: records, states to go back to, idempotency keys; None keeps everything."""
+
+    control: str = Field(default="auto", min_length=1)
+    """Where other processes talk to the system: the path of a local socket, "off", or "auto": beside a journal file."""
 
     if TYPE_CHECKING:
         # Type checkers take a field's type for what may be passed; durations may be passed as timedeltas too.
@@ -74,7 +84,10 @@ class Settings(FrozenModel):
             deadline: float | datetime.timedelta = ...,
             stop_grace: float | datetime.timedelta = ...,
             records_max: int = ...,
+            restart_intensity: int = ...,
+            restart_period: float | datetime.timedelta = ...,
             retain: float | datetime.timedelta | None = ...,
+            control: str = ...,
         ) -> None: ...
 
     @classmethod
@@ -97,19 +110,23 @@ class Settings(FrozenModel):
             raise RegistrationError(f"settings= takes Settings or a mapping of its fields, got {given!r}")
         merged: dict[str, Any] = {}
         for source, values in sources:
+            accepted = dict(values)
             for name in values:
                 if name not in cls.model_fields:
-                    known = ", ".join(cls.model_fields)
-                    hint = did_you_mean(str(name), cls.model_fields)
-                    raise RegistrationError(f"{source}: there is no setting {name!r}{hint}; settings are {known}")
+                    del accepted[name]
+                    with registering():
+                        known = ", ".join(cls.model_fields)
+                        hint = did_you_mean(str(name), cls.model_fields)
+                        raise RegistrationError(f"{source}: there is no setting {name!r}{hint}; settings are {known}")
             try:
-                cls(**{**merged, **values})
+                cls(**{**merged, **accepted})
             except ValidationError as error:
-                first = error.errors()[0]
-                raise RegistrationError(
-                    f"{source}: {'.'.join(map(str, first['loc']))}={first['input']!r}: {first['msg']}"
-                ) from error
-            merged.update(values)
+                for each in error.errors():
+                    name = str(each["loc"][0])
+                    accepted.pop(name, None)
+                    with registering():
+                        raise RegistrationError(f"{source}: {name}={each['input']!r}: {each['msg']}") from error
+            merged.update(accepted)
         return cls(**merged)
 
 

@@ -11,11 +11,14 @@ import os
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager
 from itertools import islice
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Self, TypeVar, overload
 
+from loguru import logger
 from pydantic import BaseModel
 
+from seqtor.actors.dead_letters import carry_out_again
 from seqtor.actors.dispatchers.contract import Dispatchers
 from seqtor.actors.dispatchers.threaded import ThreadedDispatchers
 from seqtor.actors.effects import EffectFunctions, make_effect_function
@@ -34,17 +37,22 @@ from seqtor.actors.journal.contract import Backend
 from seqtor.actors.journal.history import History, history_of
 from seqtor.actors.journal.recovery import commit_record
 from seqtor.actors.journal.upcasts import Upcast, Upcasts
+from seqtor.actors.registering import registering, require_not_collecting
 from seqtor.actors.resources import ResourceRef
 from seqtor.actors.retries import Retry
 from seqtor.actors.stores.contract import StoreRef, StoreSpec
 from seqtor.actors.submissions import Intake, Submission, require_key
 from seqtor.actors.transactions import current_transaction_or_none
+from seqtor.control.opening import closing_control, open_control
+from seqtor.control.server import ControlServer
 from seqtor.core import RunningSystem
+from seqtor.endings import Ending, Life
 from seqtor.journals import backend_maker
 from seqtor.messages.effects import DeadLetterRecord
 from seqtor.messages.errors import NotRunning, RegistrationError, UnknownTrigger, UseTransaction, WouldDeadlock
 from seqtor.messages.events import EventEmitted, make_event, take_event
 from seqtor.messages.records import CommitRecord
+from seqtor.messages.resubmissions import EffectResubmitted
 from seqtor.messages.runs import ConflictReport, RunRecord, State, Stats
 from seqtor.messages.triggers import Priority, Trigger
 from seqtor.queries import PIECE, RunFilter, commits, kept_records, require_limit, run_record
@@ -59,8 +67,10 @@ from seqtor.registry import (
     self_executing,
 )
 from seqtor.replay import Program, Progress, ReplayReport, replay, require_range
+from seqtor.resubmitting import Resubmitting
 from seqtor.settings import Settings, seconds
 from seqtor.snapshots import Snapshot
+from seqtor.tree.window import Restart
 
 __all__ = ["Supervisor"]
 
@@ -91,30 +101,46 @@ class Supervisor:
         settings: Settings | Mapping[str, Any] | None = None,
         dispatchers: Callable[[Settings], Dispatchers] | None = None,
     ) -> None:
-        self._make_backend = backend_maker(journal)
+        self._make_backend: Callable[[], Backend | None] = lambda: None
+        with registering():
+            self._make_backend = backend_maker(journal)
         self.name = name
         self.settings = Settings.load(settings)
         self._make_dispatchers = dispatchers or (lambda loaded: ThreadedDispatchers(loaded.threads, name))
         self._handlers = Handlers()
         self._handlers.add(make_handler(EventEmitted, take_event))
+        self._handlers.add(make_handler(EffectResubmitted, carry_out_again))
         self._upcasts = Upcasts()
         self._journaled = False
         self._stores = Stores(self._seq_of)
         self._effects = EffectFunctions()
         self._resources = Resources()
         self._running: RunningSystem | None = None
+        self._control: ControlServer | None = None
         self._replaying: Intake | None = None
         self._stopped = False
+        self._log = logger.bind(actor="system")
 
     # Registration ----------------------------------------------------------------------------------------------------
 
-    def store(self, name: str, spec: StoreSpec[ViewT]) -> StoreRef[ViewT]:
+    def store(
+        self,
+        name: str,
+        spec: StoreSpec[ViewT],
+        *,
+        restart: Restart | None = None,
+        shutdown: float | datetime.timedelta | None = None,
+    ) -> StoreRef[ViewT]:
         """Register a store and return its reference, for `tx[ref]` and `snapshot[ref]`.
 
+        `restart` bounds how often its actor is restarted after crashes before the system gives up (default: as the
+        settings say); `shutdown` is how long the stop waits for its `close` (default: 5 seconds).
         Raises RegistrationError if the name is taken, the recipe will not do, or the system has been started.
         """
-        self._require_not_started("store")
-        return self._stores.add(name, spec)
+        with registering():
+            self._require_not_started("store")
+            return self._stores.add(name, spec, restart, shutdown)
+        return StoreRef(str(name), -1, spec, self._seq_of)
 
     @property
     def stores(self) -> Mapping[str, StoreRef[Any]]:
@@ -128,16 +154,22 @@ class Supervisor:
         priority: Priority | None = None,
         deadline: float | datetime.timedelta | None = None,
         version: int = 1,
+        retry: Retry | None = None,
     ) -> HandlerDecorator[TriggerT]:
         """Register the function below as the handler of a trigger type; sync or async, called with (trigger, tx).
 
         `priority` is the default for this type. `deadline` is the handler time of one attempt; after it the run ends
         with `DeadlineExceeded`. `version` is recorded with each run; `verify` skips records of another version, so count
-        it up when the handler is to do something else than before. Raises RegistrationError for a wrong signature, a
-        second handler, a mutable payload.
+        it up when the handler is to do something else than before. `retry` makes a new run, with a new seq, of one that
+        raised an instance of `Retry.on`, or passed its deadline if `on` names `DeadlineExceeded` or a base of it (the
+        default does); never of one that was rejected. Without it nothing is retried. Raises RegistrationError for a wrong
+        signature, a second handler, a mutable payload, a policy that retries `Rejected`.
         """
-        require_trigger_type(trigger_type)
-        return HandlerDecorator(lambda function: self._register(trigger_type, function, priority, deadline, version))
+        with registering():
+            require_trigger_type(trigger_type)
+        return HandlerDecorator(
+            lambda function: self._register(trigger_type, function, priority, deadline, version, retry)
+        )
 
     def effect(self, name: str, *, retry: Retry | None = None) -> EffectDecorator:
         """Register the function below as what carries out an effect; sync or async, called with (context, payload).
@@ -148,11 +180,13 @@ class Supervisor:
 
         Raises RegistrationError for a name that is taken, a wrong signature, a payload that cannot be kept as JSON.
         """
-        self._require_not_started("effect")
+        with registering():
+            self._require_not_started("effect")
 
         def register(function: Any, local_names: Mapping[str, Any]) -> None:
-            self._require_not_started("effect")
-            self._effects.add(make_effect_function(name, function, retry, local_names))
+            with registering():
+                self._require_not_started("effect")
+                self._effects.add(make_effect_function(name, function, retry, local_names))
 
         return EffectDecorator(register)
 
@@ -170,8 +204,10 @@ class Supervisor:
         coroutine functions only: `await tx.resource(ref)`. Raises RegistrationError for a name or an opener that will
         not do.
         """
-        self._require_not_started("resource")
-        return self._resources.add(name, opener)
+        with registering():
+            self._require_not_started("resource")
+            return self._resources.add(name, opener)
+        return ResourceRef(str(name), -1, opener)
 
     def upcast(self, model: type[ModelT]) -> Callable[[Upcast], Upcast]:
         """Register the function below, which turns old records of a stored model or a trigger type into new ones.
@@ -179,14 +215,16 @@ class Supervisor:
         It is called with the record as JSON (a dict) and its version, if the record does not fit the model as it is now
         or has another version, and returns the dict that fits. Raises RegistrationError for a second one.
         """
-        self._require_not_started("upcast")
-        if not (isinstance(model, type) and issubclass(model, BaseModel)):
-            raise RegistrationError(f"upcast() takes a stored model or a trigger type, got {model!r}")
+        with registering():
+            self._require_not_started("upcast")
+            if not (isinstance(model, type) and issubclass(model, BaseModel)):
+                raise RegistrationError(f"upcast() takes a stored model or a trigger type, got {model!r}")
 
         def register(function: Upcast) -> Upcast:
-            if not callable(function):
-                raise RegistrationError(f"the upcast of {model.__name__} must be a function, got {function!r}")
-            self._upcasts.add(model, function)
+            with registering():
+                if not callable(function):
+                    raise RegistrationError(f"the upcast of {model.__name__} must be a function, got {function!r}")
+                self._upcasts.add(model, function)
             return function
 
         return register
@@ -196,10 +234,11 @@ class Supervisor:
         if not isinstance(bundle, Bundle):
             raise RegistrationError(f"include() takes a Bundle, got {bundle!r}")
         for trigger_type, function, options in bundle.registrations:
-            self._register(trigger_type, function, options["priority"], options["deadline"], options["version"])
+            self._register(trigger_type, function, **options)
         for effect in bundle.effects:
-            self._require_not_started("effect")
-            self._effects.add(effect)
+            with registering():
+                self._require_not_started("effect")
+                self._effects.add(effect)
 
     def _register(
         self,
@@ -208,11 +247,15 @@ class Supervisor:
         priority: Priority | None,
         deadline: float | datetime.timedelta | None,
         version: int,
+        retry: Retry | None,
     ) -> None:
-        self._require_not_started("on")
-        deadline_s = deadline_seconds(deadline, self.settings.deadline)
-        handler = make_handler(trigger_type, function, priority=priority, deadline_s=deadline_s, version=version)
-        self._handlers.add(handler)
+        with registering():
+            self._require_not_started("on")
+            deadline_s = deadline_seconds(deadline, self.settings.deadline)
+            handler = make_handler(
+                trigger_type, function, priority=priority, deadline_s=deadline_s, version=version, retry=retry
+            )
+            self._handlers.add(handler)
 
     def _require_not_started(self, verb: str) -> None:
         if self._running is not None or self._stopped:
@@ -225,6 +268,7 @@ class Supervisor:
 
         Raises RegistrationError if a store cannot recover, NotRunning if the system was stopped before.
         """
+        require_not_collecting(f"{self.name!r} is started")
         if self._stopped:
             raise NotRunning(f"{self.name!r} was stopped: a system lives once, make a new Supervisor")
         if self._running is not None:
@@ -240,6 +284,13 @@ class Supervisor:
             self.name, self.settings, stores, self._handlers, self._prepare, self._find_handler, self._upcasts, backend,
             dispatchers, self._effects, tuple(self._resources.refs),
         )  # fmt: skip
+        if dispatchers.driver is None:  # A simulated system has one thread, which cannot wait for other processes.
+            try:
+                self._control = open_control(self, backend)
+            except BaseException:
+                self.stop(0)
+                raise
+        self._log.info("{}: started: {}", self.name, self._running.standing())
         return self
 
     def stop(self, grace: float | datetime.timedelta | None = None) -> None:
@@ -252,8 +303,35 @@ class Supervisor:
         if self._running is None:
             self._stopped = True
             return
+        grace_s = self.settings.stop_grace if grace is None else seconds(grace, "grace")
         self._stopped = True
-        self._running.stop(self.settings.stop_grace if grace is None else seconds(grace, "grace"))
+        control, self._control = self._control, None
+        with closing_control(control):
+            self._running.stop(grace_s)
+        self._log.info("{}: {} at seq {}", self.name, self.life.value, self._running.newest().seq)
+
+    @property
+    def control(self) -> Path | None:
+        """The local socket where other processes talk to the running system, for `seqtor.connect`; None without one."""
+        return None if self._control is None else self._control.path
+
+    @property
+    def life(self) -> Life:
+        """Where the system is between its making and its end."""
+        if self._running is None:
+            return Life.STOPPED if self._stopped else Life.NOT_STARTED
+        ending = self._running.end.ending
+        if ending is not None:
+            return ending.life
+        return Life.STOPPING if self._stopped else Life.RUNNING
+
+    def wait(self, timeout: float | datetime.timedelta | None = None) -> Ending:
+        """Wait until the system has ended: it was stopped, or it broke down by itself; says which, and why.
+
+        Raises TimeoutError, NotRunning before the start, WouldDeadlock inside a handler.
+        """
+        self._refuse_inside_handler("wait", WouldDeadlock, "wait outside: the system ends only after this run")
+        return self._require_running().end.wait(None if timeout is None else seconds(timeout, "timeout"))
 
     def __enter__(self) -> Self:
         return self.start()
@@ -325,6 +403,33 @@ class Supervisor:
         """Record an event; returns its id. It takes a seq like a trigger. Raises what `submit` raises."""
         self._refuse_inside_handler("emit", UseTransaction, "tx.emit(...) records it together with the commit")
         return self.submit(make_event(code, payload), idempotency_key=idempotency_key).id
+
+    def abort(self, seq: int, reason: str) -> None:
+        """End the run at `seq` that has not ended: it ends as `aborted` at its turn, its caller gets `Aborted`.
+
+        Returns when that is decided; nothing that the run still does has any effect. Its coroutine is cancelled; a thread
+        that is in its handler is given up for a new one, and its next operation on `tx` leaves the handler. Raises
+        LookupError for a seq that was not given yet, or whose run has ended, saying how; WouldDeadlock inside a handler.
+        """
+        if isinstance(seq, bool) or not isinstance(seq, int):
+            raise TypeError(f"abort() takes a seq (an int from 1), got {seq!r}")
+        if not isinstance(reason, str) or not reason:
+            raise TypeError(f"abort() takes the reason (a non-empty string) for the record, got {reason!r}")
+        self._refuse_inside_handler("abort", WouldDeadlock, "abort from outside; a handler ends itself with Rejected")
+        self._require_running().abort(seq, reason)
+
+    def resubmit(self, dead_letter: DeadLetterRecord | str) -> Submission[Any]:
+        """Submit what was given up once more: an entry of `dead_letters()`, or its id.
+
+        A run becomes a new run of the same trigger, with the priority that it had and no idempotency key. An effect is
+        carried out again under the key that every try had; the submission ends when that is durably decided. Each dead
+        letter is resubmitted once; what is given up again is a new dead letter. Raises AlreadyResubmitted, LookupError
+        for a dead letter that is not known, RegistrationError for a trigger or an effect that is not registered any more,
+        what `submit` raises, UseTransaction inside a handler.
+        """
+        self._refuse_inside_handler("resubmit", UseTransaction, "submit a trigger of your own with tx.submit(...)")
+        again = Resubmitting(self._prepare, self._handler_named, self._upcasts, self._effects)
+        return again.resubmit(self._require_running(), dead_letter)
 
     def snapshot(self, seq: int | None = None) -> Snapshot:
         """All stores at the newest durable seq, without waiting; with `seq`, as of that seq (waits until it is durable).
@@ -422,7 +527,9 @@ class Supervisor:
         return self._require_running().conflicts()
 
     def dead_letters(self, limit: int = 100) -> list[DeadLetterRecord]:
-        """What was given up after its last try, newest first, at most `limit`; from before a restart, too."""
+        """What was given up after its last try, runs and effects, newest first, at most `limit`; from before a restart,
+        too. `resubmit` takes an entry of it.
+        """
         if isinstance(limit, bool) or not isinstance(limit, int) or limit < 0:
             raise TypeError(f"dead_letters() takes a limit (an int from 0), got {limit!r}")
         return self._require_running().dead_letters(limit)
@@ -538,6 +645,15 @@ class Supervisor:
                 f"it again{did_you_mean(name, (handler.name for handler in self._handlers))}"
             )
         return self._handlers.add_once(make_handler(kind, execute_method_of(kind), deadline_s=self.settings.deadline))
+
+    def trigger_type(self, name: str) -> type[Trigger[Any]]:
+        """The trigger type of this name that the system takes. Raises UnknownTrigger."""
+        handler = self._handlers.find(name)
+        kind = self_executing(name) if handler is None else handler.trigger_type
+        if kind is None:
+            known = [handler.name for handler in self._handlers]
+            raise UnknownTrigger(f"the system has no trigger type {name!r}{did_you_mean(name, known)}")
+        return kind
 
     def _find_handler(self, name: str) -> None:
         """Register the trigger type of this name, found in a journal, if a class carries its own `execute`."""

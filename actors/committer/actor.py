@@ -19,10 +19,23 @@ from seqtor.actors.clock import Clock
 from seqtor.actors.committer.judge import Judge
 from seqtor.actors.committer.state import CommitOrder, Decisions
 from seqtor.actors.dispatchers.contract import AttemptDispatcher, CoreDispatcher, Timers
-from seqtor.actors.mailbox import Mailbox
+from seqtor.actors.ledger import Ledger
+from seqtor.actors.mailbox import Mailbox, answer
 from seqtor.actors.publications import Board, Publication
+from seqtor.actors.stores.contract import StoreRef
 from seqtor.messages.commits import AttemptCrashed, CommitJudged, CommitRun
-from seqtor.messages.runs import GetConflicts, GetRecord, GetRuns, GetStats, ReplaceRun, RunConflicted, RunsEnded
+from seqtor.messages.errors import Aborted
+from seqtor.messages.lifecycle import ActorCrashed, StoreCrashed, StoreRecovered
+from seqtor.messages.runs import (
+    AbortRun,
+    GetConflicts,
+    GetRecord,
+    GetRuns,
+    GetStats,
+    ReplaceRun,
+    RunConflicted,
+    RunsEnded,
+)
 from seqtor.messages.stores import ApplyCommits, ValidateCommit, ValidationDone
 
 __all__ = ["Committer"]
@@ -30,37 +43,51 @@ __all__ = ["Committer"]
 STORE_CRASHES_MAX = 3
 
 
+class StretchEnded:
+    """Told to oneself: now it does not delay the execution of runs to tell what has ended."""
+
+
+STRETCH_ENDED = StretchEnded()
+
+
 class Committer(Actor):
     """Owns the order of commits."""
 
     receives: ClassVar[tuple[type, ...]] = (
-        CommitRun, CommitJudged, ValidationDone, AttemptCrashed, GetStats, GetRecord, GetRuns, GetConflicts,
+        CommitRun, StretchEnded, CommitJudged, ValidationDone, StoreCrashed, StoreRecovered, AttemptCrashed, ActorCrashed, AbortRun,
+        GetStats, GetRecord, GetRuns, GetConflicts,
     )  # fmt: skip
 
     def __init__(
         self,
         order: CommitOrder,
         board: Board,
+        ledger: Ledger,
         core: CoreDispatcher,
         clock: Clock,
         timers: Timers,
         pool: AttemptDispatcher,
-        specs: tuple[Any, ...],
+        stores: tuple[StoreRef[Any], ...],
         published: Callable[[Publication], None],
+        *,
+        journaled: bool,
     ) -> None:
         super().__init__()
         self._order = order
         self._board = board
+        self._ledger = ledger
+        self._journaled = journaled
         self._core = core
         self._clock = clock
         self._timers = timers
         self._pool = pool
-        self._specs = specs
+        self._stores = stores
         self._published = published
         self._telling = False
-        self._store_crashes: dict[tuple[int, int], int] = {}
-        self._restarts = 0
-        self.committed_through = 0  # Read by the pool, which keeps a thread for the head; only this actor writes it.
+        self._judged: tuple[str, int, int] | None = None  # (urn, seq, attempt) of the newest judge.
+        self._store_crashed: tuple[int, int, int] | None = None  # (store, seq, how often), of the last that crashed.
+        # Read by the pool, which keeps a thread for the head; only this actor writes it.
+        self.committed_through = ledger.told.through
         self.journal: Callable[[RunsEnded], object]
         self.sequencer: Mailbox
         self.coordinator: Mailbox
@@ -72,33 +99,72 @@ class Committer(Actor):
             logger.bind(seq=message.seq, attempt=message.attempt, actor="committer").debug("refused: {}", refusal)
 
     def on_commit_judged(self, message: CommitJudged) -> None:
-        self._order.judged(message)
+        if message.epoch == self._order.epoch:
+            self._order.judged(message)
 
     def on_attempt_crashed(self, message: AttemptCrashed) -> None:
-        self._restarts += 1
+        self._ledger.restarts += 1
         self._order.crashed(message.submission, message.seq, message.attempt, message.error)
 
+    def on_actor_crashed(self, message: ActorCrashed) -> None:
+        """A judge crashed (a defect of seqtor or of the machine): judge again, at most three times."""
+        judged = self._judged
+        if judged is None or judged[0] != message.urn:
+            return  # An earlier one: its answer is not waited for any more.
+        self._ledger.restarts += 1
+        _, seq, attempt = judged
+        self._order.judge_crashed(seq, attempt, message.error)
+
+    def on_abort_run(self, message: AbortRun) -> None:
+        """Decide that a run ends as aborted; one that has ended meanwhile is for the coordinator to tell about."""
+        name = message.submission.handler.name
+        error = Aborted(f"{name} at seq {message.seq} was aborted by an operator: {message.reason}; nothing was written")
+        if self._order.abort(message.submission, message.seq, error):
+            if message.reply_to is not None:
+                answer(message.reply_to, None)
+            return
+        self._settle()
+        if message.reply_to is not None:
+            self.coordinator.tell(dataclasses.replace(message, submission=None))
+
     def on_validation_done(self, message: ValidationDone) -> None:
+        if message.epoch != self._order.epoch:
+            return
         if message.unavailable_s is not None:
-            again = ValidationDone(
-                store=message.store, seq=message.seq, attempt=message.attempt, error=None, unavailable_s=0.0
-            )
+            again = dataclasses.replace(message, unavailable_s=0.0)
             if message.unavailable_s > 0:
                 self._timers.call_after(message.unavailable_s, lambda: self.tell_self(again))
             else:
                 self._order.awaited_validation(message.store, message.seq, message.attempt)
             return
-        if message.crashed:
-            self._restarts += 1
-            crashes = self._store_crashes[message.store, message.seq] = (
-                self._store_crashes.get((message.store, message.seq), 0) + 1
-            )
-            if crashes < STORE_CRASHES_MAX and self._order.awaited_validation(
-                message.store, message.seq, message.attempt
-            ):
-                return
-        self._store_crashes.pop((message.store, message.seq), None)
         self._order.validated(message.store, message.seq, message.attempt, message.error)
+
+    def on_store_crashed(self, message: StoreCrashed) -> None:
+        """Count the crash against the commit that the store was asked about: the third one ends its run."""
+        store = self._index_of(message.store)
+        head = self._order.awaits(store)
+        if head is None:
+            return
+        seq, attempt = head
+        crashed = self._store_crashed
+        crashes = crashed[2] + 1 if crashed is not None and crashed[:2] == (store, seq) else 1
+        self._store_crashed = (store, seq, crashes)
+        if crashes >= STORE_CRASHES_MAX:
+            self._order.validated(store, seq, attempt, message.error)
+
+    def on_store_recovered(self, message: StoreRecovered) -> None:
+        """Bring a store that was restarted up to date, and ask it again about the commit that waits for it."""
+        store, told = self._index_of(message.store), self._ledger.told
+        publication = told.publication
+        self.cells[store].tell(
+            ApplyCommits(seq=publication.seq, state=publication.states[store], epoch=self._order.epoch)
+        )
+        head = self._order.awaits(store)
+        if head is not None:
+            self._order.awaited_validation(store, *head)
+
+    def _index_of(self, store: str) -> int:
+        return next(ref.index for ref in self._stores if ref.name == store)
 
     def on_get_stats(self, message: GetStats) -> None:
         self._settle()
@@ -133,7 +199,7 @@ class Committer(Actor):
             pending_commits=order.pending,
             committed_through=min(order.next_seq - 1, query.current_seq),
             conflicts_in_flight=order.conflicts_in_flight,
-            restarts=self._restarts,
+            restarts=self._ledger.restarts,
             now=query.now,
         )
 
@@ -164,24 +230,28 @@ class Committer(Actor):
         self._pool.adapt(conflicted=bool(order.conflicts_in_flight))
         if not self._telling:
             self._telling = True
-            self._core.after_stretch(self._tell_after_stretch)
+            self._core.after_stretch(self._tell_later)
 
-    def _tell_after_stretch(self) -> None:
-        """Called by the dispatcher and not through the mailbox, so a crash in it is reported from here."""
-        try:
+    def _tell_later(self) -> None:
+        """Called by the dispatcher: through the mailbox it reaches the instance that is there then."""
+        self.tell_self(STRETCH_ENDED)
+
+    def on_stretch_ended(self, _: StretchEnded) -> None:
+        """The executing thread has done a stretch of runs, or has nothing to execute."""
+        if self._telling:
+            self.on_batch_end()  # What has ended is published before it is told.
             self._tell()
-        except BaseException:
-            self._fail(None)
 
     def _tell(self) -> None:
         """Tell everyone what has ended since the last time, in one message each."""
-        if not self._telling:
-            return  # A query came first and has told it.
         self._telling = False
         order = self._order
         ended, changed = order.take_ended()
         message = RunsEnded(runs=tuple(ended), ended_at=self._clock.time())
+        self._ledger.tell(message, self._board.newest, tuple(order.store_seqs))
         self.journal(message)
+        if not self._journaled:
+            self._board.become_durable(message.runs[-1].seq)
         self.coordinator.tell(message)
         for store in changed:
             seq, state = order.store_seqs[store], order.states[store]
@@ -190,13 +260,20 @@ class Committer(Actor):
 
     def _carry_out(self, decisions: Decisions) -> None:
         if decisions.judge is not None:
+            specs, to_judge = tuple(ref.spec for ref in self._stores), decisions.judge
             judge = Judge.start_on(
-                self._pool, self._specs, self._pool, self.actor_inbox, decisions.judge.deadline_s, parent=self._parent
+                self._pool, specs, self._pool, self.actor_inbox, to_judge.deadline_s, parent=self.actor_inbox
             )
-            judge.tell(decisions.judge)
+            self._judged = (judge.actor_urn, to_judge.seq, to_judge.attempt)
+            judge.tell(to_judge)
         for store, old, new, commit in decisions.validate:
             attempt = self._order.attempt_at_head()
-            self.cells[store].tell(ValidateCommit(store=store, attempt=attempt, old=old, new=new, commit=commit))
+            self.cells[store].tell(
+                ValidateCommit(
+                    store=store, attempt=attempt, old=old, new=new, commit=commit, epoch=self._order.epoch,
+                    committer=self.actor_inbox,
+                )
+            )
         for seq, attempt in decisions.replaced:
             self.coordinator.tell(ReplaceRun(seq=seq, attempt=attempt))
         for run, seq, attempt in decisions.restarts:

@@ -65,6 +65,19 @@ class Judge(Actor):
         del error  # Its traceback leads back to this frame.
         self.stop()
 
+    @property
+    def seq(self) -> int:
+        """Whose commit it judges."""
+        return self._message.seq
+
+    @property
+    def handler_name(self) -> str:
+        """The trigger of that run."""
+        return self._message.trigger
+
+    def abandon(self) -> None:
+        """The run was aborted; what comes is ignored by the committer."""
+
     def expire(self) -> None:
         """The deadline has passed; called from the watch's thread. A late answer is ignored by the committer."""
         error = DeadlineExceeded(
@@ -74,5 +87,10 @@ class Judge(Actor):
         self._answer(State.DEADLINE, (), error)
 
     def _answer(self, outcome: State, resolved: tuple[tuple[Any, Any], ...], error: BaseException | None) -> None:
-        seq, attempt = self._message.seq, self._message.attempt
-        self._committer.tell(CommitJudged(seq=seq, attempt=attempt, outcome=outcome, resolved=resolved, error=error))
+        judged = self._message
+        self._committer.tell(
+            CommitJudged(
+                seq=judged.seq, attempt=judged.attempt, outcome=outcome, resolved=resolved, error=error,
+                epoch=judged.epoch,
+            )
+        )  # fmt: skip

@@ -13,15 +13,15 @@ the third attempt on it waits to be the head, so a run executes at most three ti
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from seqtor.actors.committer.history import Change, History
 from seqtor.actors.committer.stalls import Claims, Readers, highest_executing_below
 from seqtor.actors.invariants import require
 from seqtor.actors.stores.contract import StoreRef
-from seqtor.messages.commits import CommitJudged, CommitRun, EndedRun, JudgeCommit
-from seqtor.messages.errors import Rejected, RunCrashed
+from seqtor.messages.commits import CommitJudged, CommitRun, EndedRun, JudgeCommit, Released
+from seqtor.messages.errors import Aborted, Rejected, RunCrashed
 from seqtor.messages.refusals import DuplicateIntent, StaleAttempt, StaleEpoch
 from seqtor.messages.runs import AttemptConflict, State
 from seqtor.messages.stores import Commit, StoreAccess, Write
@@ -30,6 +30,7 @@ __all__ = ["CommitOrder", "Decisions"]
 
 ATTEMPT_AT_HEAD = 3  # From this attempt on a run waits to be the head.
 CRASHES_MAX = 3
+FAILURES = frozenset({State.FAILED, State.DEADLINE})
 
 Resolved = list[tuple[StoreAccess, Any, Sequence[Write]]]
 Changes = tuple[tuple[int, tuple[Write, ...]], ...]
@@ -71,6 +72,8 @@ class CommitOrder:
         horizon: int,
         executing: dict[int, Any],
         committed_through: int = 0,
+        store_seqs: Sequence[int] | None = None,
+        retry: Callable[[Any, BaseException], Any] | None = None,
     ) -> None:
         self._stores = tuple(stores)
         self._specs = tuple(ref.spec for ref in stores)
@@ -78,7 +81,8 @@ class CommitOrder:
         self.states = list(states)
         self.epoch = epoch
         self.next_seq = committed_through + 1
-        self.store_seqs = [committed_through] * len(states)
+        self.store_seqs = [committed_through] * len(states) if store_seqs is None else list(store_seqs)
+        self._retry = retry  # Given a submission and its error: the submission of the run that follows, or None.
         self._history = History(len(states), horizon, committed_through)
         self._slots: dict[int, Slot] = {}
         self._readers = Readers()
@@ -87,8 +91,9 @@ class CommitOrder:
         self._stalled: dict[int, list[int]] = {}  # Ended seq -> runs that then execute again.
         self._restart: dict[int, tuple[Any, bool]] = {}  # Stalled seq -> (mailbox, whether its actor must be replaced).
         self._judging: CommitRun | None = None
+        self._judge_crashes = 0
         self._resolved: Resolved = []
-        self._validations_left = 0
+        self._asked: set[int] = set()  # The stores that have yet to agree to the commit at the head.
         self.conflicts_in_flight = 0
         self.ended: list[EndedRun] = []
         self._changed: set[int] = set()
@@ -182,12 +187,51 @@ class CommitOrder:
             return
         crash = RunCrashed(f"its run actor crashed {slot.crashes} times, at last with {type(error).__name__}: {error}")
         crash.__cause__ = error
-        failed = CommitRun(
+        self.offer(self._ending(submission, seq, attempt, State.FAILED, crash))
+
+    def abort(self, submission: Any, seq: int, error: Aborted) -> bool:
+        """End an un-ended run as aborted, at its turn, wherever it is; False if it has ended. Twice: the first counts."""
+        if seq < self.next_seq:
+            return False
+        slot = self._slots.setdefault(seq, Slot())
+        if slot.intent is not None:
+            if slot.intent.outcome is State.ABORTED:
+                return True
+            self._readers.remove(seq, slot.intent.accesses)
+            slot.intent = None
+        if self._judging is not None and self._judging.seq == seq:
+            self._judging = None
+            self._asked.clear()
+            self._resolved = []
+        self._forget_restart(seq)
+        self._executing.pop(seq, None)
+        self._claims.remove(seq)
+        slot.blocked_by = None
+        slot.intent = self._ending(submission, seq, slot.attempt, State.ABORTED, error)
+        self._advance()
+        return True
+
+    def _forget_restart(self, seq: int) -> None:
+        """The run is not to execute or to be judged again, neither now nor when what it waits for has ended."""
+        if self._restart.pop(seq, None) is not None:
+            for waiting in self._stalled.values():
+                if seq in waiting:
+                    waiting.remove(seq)
+        out = self._decisions
+        if out is not None:
+            out.restarts = [each for each in out.restarts if each[1] != seq]
+            out.replaced = [each for each in out.replaced if each[0] != seq]
+            out.validate = [each for each in out.validate if each[3].seq != seq]
+            if out.judge is not None and out.judge.seq == seq:
+                out.judge = None
+
+    def _ending(self, submission: Any, seq: int, attempt: int, outcome: State, error: BaseException) -> CommitRun:
+        """An intent in place of the run's own: it has read nothing, so nothing makes it conflict."""
+        return CommitRun(
             run=None, submission=submission, seq=seq, attempt=attempt, epoch=self.epoch, snapshot_seq=seq - 1,
-            first_snapshot_seq=seq - 1, outcome=State.FAILED, accesses=(), released=None, result=None, error=crash,
+            first_snapshot_seq=seq - 1, outcome=outcome, accesses=(), released=None, result=None, error=error,
             handler_s=0.0, deadline_s=0.0,
         )  # fmt: skip
-        self.offer(failed)
 
     def _wait(self, intent: CommitRun) -> None:
         change = self._history.stale(intent.accesses, intent.snapshot_seq)
@@ -255,16 +299,38 @@ class CommitOrder:
 
     def _judge(self, intent: CommitRun) -> None:
         self._judging = intent
+        self._judge_crashes = 0
+        self._ask_judge(intent)
+
+    def _ask_judge(self, intent: CommitRun) -> None:
         accesses = tuple(access for access in intent.accesses if access.writes)
         states = tuple(self.states[access.store] for access in accesses)
         self.out.judge = JudgeCommit(
-            seq=intent.seq, attempt=intent.attempt, accesses=accesses, states=states, deadline_s=intent.deadline_s
+            seq=intent.seq, attempt=intent.attempt, trigger=intent.submission.handler.name, accesses=accesses,
+            states=states, deadline_s=intent.deadline_s, epoch=self.epoch,
+        )  # fmt: skip
+
+    def judge_crashed(self, seq: int, attempt: int, error: BaseException) -> None:
+        """The judge of the head crashed: judge again, or end the run as failed. Not ours if something else is judged."""
+        intent = self._judging
+        if intent is None or (intent.seq, intent.attempt) != (seq, attempt) or self._asked:
+            return
+        self._judge_crashes += 1
+        if self._judge_crashes < CRASHES_MAX:
+            self._ask_judge(intent)
+            return
+        crash = RunCrashed(
+            f"its judge crashed {self._judge_crashes} times, at last with {type(error).__name__}: {error}"
         )
+        crash.__cause__ = error
+        self._judging = None
+        self._end(intent, State.FAILED, None, crash)
+        self._advance()
 
     def judged(self, answer: CommitJudged) -> None:
         """The judge has resolved the head's writes, or says how the run ends."""
         intent = self._judging
-        if intent is None or (intent.seq, intent.attempt) != (answer.seq, answer.attempt) or self._validations_left:
+        if intent is None or (intent.seq, intent.attempt) != (answer.seq, answer.attempt) or self._asked:
             return
         if answer.outcome is not State.COMMITTED:
             self._judging = None
@@ -284,7 +350,7 @@ class CommitOrder:
         self._resolved = resolved
         for access, state, writes in resolved:
             if self._specs[access.store].validates:
-                self._validations_left += 1
+                self._asked.add(access.store)
                 self.ask_store_again(access.store, state, access, writes)
 
     def ask_store_again(self, store: int, state: Any, access: StoreAccess, writes: Sequence[Write]) -> None:
@@ -295,13 +361,13 @@ class CommitOrder:
     def validated(self, store: int, seq: int, attempt: int, error: BaseException | None) -> None:
         """A store has agreed to the head's commit, or refused it for good."""
         intent = self._judging
-        if intent is None or (intent.seq, intent.attempt) != (seq, attempt) or not self._validations_left:
+        if intent is None or (intent.seq, intent.attempt) != (seq, attempt) or store not in self._asked:
             return
         if error is None:
-            self._validations_left -= 1
-            if self._validations_left:
+            self._asked.discard(store)
+            if self._asked:
                 return
-        self._validations_left = 0
+        self._asked.clear()
         self._judging = None
         if error is None:
             self._commit(intent, self._resolved)
@@ -311,6 +377,11 @@ class CommitOrder:
             self._end(intent, State.REJECTED if isinstance(error, Rejected) else State.FAILED, None, error)
         self._resolved = []
         self._advance()
+
+    def awaits(self, store: int) -> tuple[int, int] | None:
+        """The seq and attempt of the commit at the head, if it waits for this store to agree."""
+        intent = self._judging
+        return None if intent is None or store not in self._asked else (intent.seq, intent.attempt)
 
     def awaited_validation(self, store: int, seq: int, attempt: int) -> bool:
         """Whether the head still waits for this store's answer; if so, it is asked once more."""
@@ -348,9 +419,14 @@ class CommitOrder:
     def _end(
         self, intent: CommitRun, state: State, result: Any, error: BaseException | None, changes: Changes = ()
     ) -> None:
-        seq = intent.seq
+        seq, released = intent.seq, intent.released
         if seq != self.next_seq:
             require(False, "runs end in seq order", seq=seq, expected=self.next_seq)
+        if error is not None and state in FAILURES and self._retry is not None:
+            retry = self._retry(intent.submission, error)
+            if retry is not None:
+                state = State.RETRYING
+                released = Released(calls=() if released is None else released.calls, retry=retry)
         slot = self._slots.pop(seq, None)
         conflicts: tuple[AttemptConflict, ...] = ()
         if slot is not None:
@@ -360,7 +436,7 @@ class CommitOrder:
         # Past the named tuple's own constructor: one for every run, at half the price.
         ended = (
             intent.submission, seq, intent.attempt, state, result, error, conflicts, intent.handler_s,
-            intent.snapshot_seq, intent.first_snapshot_seq, intent.accesses, changes, intent.released,
+            intent.snapshot_seq, intent.first_snapshot_seq, intent.accesses, changes, released,
         )  # fmt: skip
         self.ended.append(tuple.__new__(EndedRun, ended))
         self.next_seq = seq + 1

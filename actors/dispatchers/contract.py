@@ -15,7 +15,7 @@ from seqtor.actors.mailbox import Mailbox
 from seqtor.messages.lifecycle import DeadLetter
 
 __all__ = ["AttemptDispatcher", "Cancellable", "CoreDispatcher", "Dispatcher", "Dispatchers", "Expirable", "LoopDispatcher",
-           "Timers"]  # fmt: skip
+           "PoolDispatcher", "Timers"]  # fmt: skip
 
 
 class Cancellable(Protocol):
@@ -25,7 +25,21 @@ class Cancellable(Protocol):
 
 
 class Expirable(Protocol):
-    """An attempt whose deadline can pass."""
+    """An attempt whose deadline can pass, or the judging of one."""
+
+    @property
+    def seq(self) -> int:
+        """Of which run."""
+        ...
+
+    @property
+    def handler_name(self) -> str:
+        """Whose handler, for what is reported; called from any thread."""
+        ...
+
+    def abandon(self) -> None:
+        """Let the attempt do nothing more, because its run was aborted; called from any thread, harmless after its end."""
+        ...
 
     def expire(self) -> None:
         """End the attempt because its deadline has passed; called from any thread, harmless after its end."""
@@ -89,6 +103,24 @@ class AttemptDispatcher(Dispatcher, Protocol):
         ...
 
 
+class PoolDispatcher(AttemptDispatcher, Protocol):
+    """The dispatcher of sync handlers: threads, each of which may be stuck in one."""
+
+    @property
+    def replaced(self) -> int:
+        """How many threads were given up because a handler did not leave them."""
+        ...
+
+    @property
+    def stuck(self) -> int:
+        """How many of those have not come back."""
+        ...
+
+    def abandon(self, seq: int) -> None:
+        """The run at `seq` was aborted: abandon what is executed for it, and give its thread up for a new one."""
+        ...
+
+
 class LoopDispatcher(AttemptDispatcher, Protocol):
     """The dispatcher of async handlers."""
 
@@ -103,7 +135,7 @@ class Dispatchers(Protocol):
     @property
     def core(self) -> CoreDispatcher: ...
     @property
-    def pool(self) -> AttemptDispatcher: ...
+    def pool(self) -> PoolDispatcher: ...
     @property
     def loop(self) -> LoopDispatcher: ...
     @property

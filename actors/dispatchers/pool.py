@@ -7,7 +7,7 @@ Owns `n` execution slots on `n + 1` threads. Promises:
 * the run with the lowest seq goes first, and one slot is kept for the head of the order, so that what everything else
   waits for never waits for a thread;
 * the thread beyond the slots always remains for the core: hanging handlers cannot keep it from answering;
-* a thread stuck in a handler past its deadline is replaced.
+* a thread stuck in a handler past its deadline, or past the abort of its run, is replaced, counted and reported.
 
 Invariant behind the waking: if there is work that may be taken, some thread is searching or about to be woken. A thread
 counts as *searching* while it looks for work or drives the core, as *executing* inside a mailbox of the pool, and as
@@ -40,13 +40,14 @@ CALM_BATCHES = 64
 class Worker:
     """One thread of the pool: how it is woken, and which attempt it executes until when."""
 
-    __slots__ = ("attempt", "deadline_at", "executing", "retired", "thread", "wake")
+    __slots__ = ("attempt", "deadline_at", "executing", "retired", "stuck_in", "thread", "wake")
 
     def __init__(self) -> None:
         self.wake = threading.Lock()
         self.wake.acquire()
         self.executing = False
         self.retired = False
+        self.stuck_in: tuple[int, str, float] | None = None  # (seq, trigger, since when), of a retired one.
         self.attempt: Expirable | None = None
         self.deadline_at = 0.0
         self.thread: threading.Thread | None = None
@@ -127,6 +128,7 @@ class Pool:
         self._calm = 0
         self.searching = 0
         self.replaced = 0
+        self.stuck = 0
         self.dead_letter = log_dead_letter
 
     def start(self, head_seq: Callable[[], int]) -> None:
@@ -238,12 +240,14 @@ class Pool:
                 mailbox.run()
                 if worker.executing:
                     with self._lock:
+                        worker.attempt = None  # Of an actor that crashed in it; nobody else takes it off.
                         self._free_slot(worker)
             elif core.has_work():
                 executed = executed_in_stretch = 0
                 core.drive(stretch_ended=True)
             elif not self._park(worker):
                 return
+        self._come_back(worker)
 
     def _take(self, worker: Worker) -> Mailbox | None:
         with self._lock:
@@ -314,7 +318,7 @@ class Pool:
             self._watch = self._timers.call_after(moment - self._clock.monotonic(), self._expire_attempts)
 
     def _expire_attempts(self) -> None:
-        expired: list[Expirable] = []
+        expired: list[tuple[Worker, Expirable]] = []
         with self._lock:
             now = self._clock.monotonic()
             next_at = float("inf")
@@ -326,17 +330,33 @@ class Pool:
                 if attempt is None or worker.retired:
                     continue
                 if worker.deadline_at <= now:
-                    expired.append(attempt)
-                    self._replace(worker)
+                    expired.append((worker, attempt))
+                    self._replace(worker, attempt)
                 else:
                     next_at = min(next_at, worker.deadline_at)
         if next_at != float("inf"):
             self._watch_until(next_at)
-        for attempt in expired:
+        for worker, attempt in expired:
             attempt.expire()
+            self._report(worker)
 
-    def _replace(self, worker: Worker) -> None:
+    def abandon(self, seq: int) -> None:
+        """Give up the threads that execute the run at `seq`, which was aborted."""
+        abandoned: list[tuple[Worker, Expirable]] = []
+        with self._lock:
+            for worker in list(self._workers):
+                attempt = worker.attempt
+                if attempt is not None and attempt.seq == seq and not worker.retired:
+                    abandoned.append((worker, attempt))
+                    self._replace(worker, attempt)
+        for worker, attempt in abandoned:
+            attempt.abandon()
+            self._report(worker)
+
+    def _replace(self, worker: Worker, attempt: Expirable) -> None:
         """Give the slot of a stuck thread to a new one; the old thread ends when its handler returns."""
+        worker.stuck_in = (attempt.seq, attempt.handler_name, self._clock.monotonic())
+        self.stuck += 1
         worker.retired = True
         worker.attempt = None
         if worker.executing:
@@ -348,3 +368,23 @@ class Pool:
             self._start_worker()
         except RuntimeError as error:
             logger.error("{}: a stuck thread could not be replaced, one slot is lost: {}", self._name, error)
+
+    def _report(self, worker: Worker) -> None:
+        assert worker.stuck_in is not None
+        seq, trigger, _ = worker.stuck_in
+        logger.bind(seq=seq, trigger=trigger, actor="pool").warning(
+            "a thread is stuck in {} (seq {}), past its deadline or its abort; a new one has its place: {} are stuck now",
+            trigger, seq, self.stuck,
+        )  # fmt: skip
+
+    def _come_back(self, worker: Worker) -> None:
+        """A thread that was given up has left its handler; it ends."""
+        if worker.stuck_in is None:
+            return
+        seq, trigger, since = worker.stuck_in
+        with self._lock:
+            self.stuck -= 1
+        logger.bind(seq=seq, trigger=trigger, actor="pool").info(
+            "the thread that was stuck in {} (seq {}) has come back after {:.1f} s: {} are stuck now",
+            trigger, seq, self._clock.monotonic() - since, self.stuck,
+        )  # fmt: skip

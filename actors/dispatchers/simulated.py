@@ -90,6 +90,16 @@ class SimulatedDispatchers(Driver):
     def enter_handler(self, attempt: Expirable, deadline_s: float) -> None:
         """A sync handler is one step; virtual time does not pass in it."""
 
+    @property
+    def replaced(self) -> int:
+        """No thread, so none that could be stuck."""
+        return 0
+
+    stuck = replaced
+
+    def abandon(self, seq: int) -> None:
+        """A sync handler is one step: at the abort of its run it has not begun, or has ended."""
+
     def adapt(self, *, conflicted: bool) -> None:
         """The seed decides how long stretches are."""
 

@@ -363,7 +363,7 @@ def dead_letters(records: Sequence[EffectRecord], key: Any, limit: int) -> list[
     """The newest `limit` of the effects that were given up, for a caller who may keep and change them."""
     return [
         DeadLetterRecord(
-            id=key(record.seq, record.index),
+            id=(record.effect and record.effect.key) or key(record.seq, record.index),
             kind="effect",
             seq=record.seq,
             name=record.effect.name if record.effect is not None else "?",
@@ -371,6 +371,8 @@ def dead_letters(records: Sequence[EffectRecord], key: Any, limit: int) -> list[
             error=_text(record.error),
             attempts=record.attempts,
             time=record.ended_at,
+            effect_index=record.index,
+            version=record.effect.version if record.effect is not None else 1,
         )
         for record in list(records)[: -limit - 1 : -1]
     ]

@@ -80,9 +80,13 @@ class Workshop:
         """The key of an effect: the same in every process that has the journal."""
         return f"{self._journal_id}-{seq}-{index}"
 
+    def _key_of(self, task: ExecuteEffect) -> str:
+        """That of every try, also of those before it was given up and submitted again."""
+        return task.effect.key or self.key(task.seq, task.index)
+
     def arguments(self, task: ExecuteEffect, place: Dispatcher) -> tuple[EffectContext, Any]:
         """What the function is called with."""
-        key, is_async = self.key(task.seq, task.index), task.function.is_async
+        key, is_async = self._key_of(task), task.function.is_async
         payload = task.function.payload_of(task.effect, self._upcasts, f"the effect {key} ({task.effect.name})")
 
         def find(ref: ResourceRef[Any]) -> Any:
@@ -106,7 +110,7 @@ class Workshop:
                 "submitted, or None"
             )
         trigger, handler, priority, own_time = self._prepare(returned, None)
-        key, now = self.key(task.seq, task.index), self._clock.time()
+        key, now = self._key_of(task), self._clock.time()
         event_time = now if own_time is None else own_time
         origin = Origin(id=key, cause=key)
         submission = Submission(self._intake, task.index + 1, trigger, handler, priority, event_time, now, origin)

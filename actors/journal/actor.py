@@ -43,7 +43,7 @@ from seqtor.messages.journal import (
     TrimJournal,
 )
 from seqtor.messages.records import CallRecord, EffectRecord
-from seqtor.messages.runs import RunsEnded
+from seqtor.messages.runs import RunsEnded, State
 
 __all__ = ["INTAKE_DELAY_S", "Journal"]
 
@@ -77,7 +77,7 @@ class Journal(Actor):
         self._timers = timers
         self._epoch = opened.epoch
         self._chain = chain
-        self._previous = opened.commits_through
+        self._previous = self._told_through = opened.commits_through
         self._position = opened.entries_through
         self.checkpoints = opened.checkpoints  # Read by who travels in time; only this actor writes it.
         self.kept_from = kept_from(opened)  # The oldest seq whose history is kept; as `checkpoints`.
@@ -112,7 +112,9 @@ class Journal(Actor):
         self._intake_waited = True
 
     def on_runs_ended(self, message: RunsEnded) -> None:
-        self._runs.append(message)
+        if message.runs[0].seq > self._told_through:  # Else it is told again, by a core that was restarted.
+            self._told_through = message.runs[-1].seq
+            self._runs.append(message)
 
     def on_append_entry(self, message: AppendEntry) -> None:
         record = message.record
@@ -133,7 +135,6 @@ class Journal(Actor):
 
     def _write_group(self) -> None:
         told, self._runs = self._runs, []
-        runs: list[EndedRun] = []
         commits: list[CommitRow] = []
         keys: list[KeyRow] = []
         chain, previous, size = self._chain, self._previous, 0
@@ -149,18 +150,21 @@ class Journal(Actor):
                 submission = ended.submission
                 if self._intake.pop(submission.id, None) is None:
                     self._open.submissions.pop(submission.id, None)
-                if submission.key is not None:
-                    keys.append(KeyRow(submission.key, submission.id, payload_digest(submission.trigger), ended.seq))
-                runs.append(ended)
+                if submission.origin is not None:
+                    keys += _key_of(ended)
         entries, intake_keys = self._entry_rows(len(commits))
         self._backend.append(Group(commits, entries, [*intake_keys, *keys]))
         self._chain, self._previous = chain, previous
-        for ended in runs:
-            if ended.released is not None or self._open.calls:
-                self._open.ended(ended)
+        open_work = self._open
+        for message in told:
+            for ended in message.runs:
+                if ended.released is not None or open_work.calls or ended.state is not State.COMMITTED:
+                    open_work.ended(ended, message.ended_at)
+                if ended.submission.origin is not None:
+                    open_work.resubmits(ended.submission)
         self._position += len(entries)
         self._bytes += size + sum(len(entry.body) for entry in entries)
-        if runs:
+        if commits:
             self.durable_through = previous
             self.coordinator.tell(RunsDurable(through=previous))
         if self._bytes > max(CHECKPOINT_BYTES_MIN, self._last_checkpoint_bytes()) and not self._checkpoint_asked:
@@ -184,6 +188,7 @@ class Journal(Actor):
         for submission in taken:
             position += 1
             self._open.submissions[submission.id] = self._intake.pop(submission.id)
+            self._open.resubmits(submission)
             rows.append(EntryRow(position, "accepted", submission.id, accepted_text(submission)))
             if submission.key is not None:
                 keys.append(KeyRow(submission.key, submission.id, payload_digest(submission.trigger), None))
@@ -258,3 +263,13 @@ class Journal(Actor):
 
     def _last_checkpoint_bytes(self) -> int:
         return self.checkpoints[-1].size_bytes if self.checkpoints else 0
+
+
+def _key_of(ended: EndedRun) -> list[KeyRow]:
+    """The row of the key that the run came under: bound to the run, or, if a retry follows, to that."""
+    submission = ended.submission
+    if submission.key is None:
+        return []
+    retry = None if ended.released is None else ended.released.retry
+    run, seq = (submission.id, ended.seq) if retry is None else (retry.id, None)
+    return [KeyRow(submission.key, run, payload_digest(submission.trigger), seq)]

@@ -20,7 +20,15 @@ from zlib import crc32
 from pydantic_core import PydanticSerializationError, to_json, to_jsonable_python
 
 from seqtor.messages.errors import Rejected
-from seqtor.messages.records import FORMAT, CallRecord, EffectRecord, RecordedError
+from seqtor.messages.records import (
+    FORMAT,
+    CallRecord,
+    DeadRunRecord,
+    EffectRecord,
+    RecordedEffect,
+    RecordedError,
+    RecordedTrigger,
+)
 from seqtor.messages.runs import State
 from seqtor.messages.stores import StoreAccess
 
@@ -37,6 +45,7 @@ __all__ = [
     "accepted_text",
     "chained",
     "commit_text",
+    "dead_run_record",
     "entry_text",
     "error_record",
     "json_of",
@@ -104,16 +113,48 @@ def accepted_text(submission: Submission[Any]) -> str:
     return (
         f'{{"format":1,"run":"{submission.id}","arrival":{submission.arrival},"trigger":{trigger_text(submission)},'
         f'"priority":{submission.priority},"event_time":{submission.event_time!r},'
-        f'"submitted_at":{submission.submitted_at!r}{_origin_text(submission)}}}'
+        f'"submitted_at":{submission.submitted_at!r}{_origin_text(submission)}{_due_text(submission)}}}'
     )
+
+
+def _due_text(submission: Submission[Any]) -> str:
+    """Before when a retry is not to run; of interest until it runs."""
+    origin = submission.origin
+    return "" if origin is None or origin.retry is None else f',"due":{origin.retry.due!r}'
 
 
 def _origin_text(submission: Submission[Any]) -> str:
     origin = submission.origin
     if origin is None:
         return ""
-    key = "" if origin.key is None else f',"key":{text(origin.key)}'
-    return key if origin.cause is None else f'{key},"cause":{text(origin.cause)}'
+    parts = "" if origin.key is None else f',"key":{text(origin.key)}'
+    if origin.cause is not None:
+        parts += f',"cause":{text(origin.cause)}'
+    if origin.retry is not None:
+        parts += f',"run_number":{origin.retry.run_number},"retry_of":{text(origin.retry.of)}'
+    return parts if origin.resubmits is None else f'{parts},"resubmits":{text(origin.resubmits)}'
+
+
+def effect_text(effect: RecordedEffect) -> str:
+    """A `RecordedEffect`; it has a key of its own only if it was a dead letter."""
+    return model_json(effect, {"name", "version", "payload"} if effect.key is None else None)
+
+
+def dead_run_record(ended: EndedRun, ended_at: float) -> DeadRunRecord:
+    """What a checkpoint keeps of a run that ended for good without having done its work."""
+    submission = ended.submission
+    retry = None if submission.origin is None else submission.origin.retry
+    return DeadRunRecord(
+        seq=ended.seq,
+        run=submission.id,
+        trigger=RecordedTrigger.model_validate_json(trigger_text(submission)),
+        state=ended.state,
+        priority=submission.priority,
+        submitted_at=submission.submitted_at,
+        ended_at=ended_at,
+        run_number=1 if retry is None else retry.run_number,
+        error=None if ended.error is None else error_record(ended.error),
+    )
 
 
 def reads_digest(accesses: Sequence[StoreAccess] | None, stores: Sequence[StoreRef[Any]]) -> str:
@@ -170,7 +211,9 @@ def commit_text(ended: EndedRun, previous: int, epoch: int, ended_at: float, sto
             if released.submissions:
                 parts.append(f',"submitted":[{",".join(map(accepted_text, released.submissions))}]')
             if released.effects:
-                parts.append(f',"effects":[{",".join(map(model_json, released.effects))}]')
+                parts.append(f',"effects":[{",".join(map(effect_text, released.effects))}]')
+        elif released.retry is not None:
+            parts.append(f',"retry":{accepted_text(released.retry)}')
     if ended.conflicts:
         conflicts = [json_of(conflict._asdict()) for conflict in ended.conflicts]
         parts.append(f',"conflicts":[{",".join(conflicts)}]')

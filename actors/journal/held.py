@@ -112,8 +112,10 @@ class HeldRuns:
         return kept.base + last
 
     def keep(self, message: RunsEnded, states: tuple[Any, ...]) -> None:
-        """Keep runs; `states` are those after the last of them."""
+        """Keep runs; `states` are those after the last of them. Twice: the second is ignored."""
         kept = self._kept
+        if message.runs[0].seq <= kept.base + len(kept.submissions):
+            return
         submissions, numbers, flat, ends = kept.submissions, kept.numbers, kept.writes, kept.ends
         ended_at = message.ended_at
         for ended in message.runs:

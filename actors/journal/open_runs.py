@@ -7,20 +7,22 @@ the journal's thread.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from seqtor.actors.journal.encoding import dead_run_record
 from seqtor.messages.journal import OpenWorkFound
-from seqtor.messages.records import CallRecord, EffectRecord, OpenEffect
+from seqtor.messages.records import CallRecord, DeadRunRecord, EffectRecord, OpenEffect
 from seqtor.messages.runs import State
 
 if TYPE_CHECKING:
     from seqtor.actors.submissions import Submission
     from seqtor.messages.commits import EndedRun
 
-__all__ = ["DEAD_LETTERS_MAX", "OpenRuns"]
+__all__ = ["DEAD_LETTERS_MAX", "DEAD_STATES", "OpenRuns", "forget_oldest"]
 
-DEAD_LETTERS_MAX = 10_000
+DEAD_LETTERS_MAX = 10_000  # Of runs, and of effects.
+DEAD_STATES = frozenset({State.FAILED, State.DEADLINE})
 
 
 class OpenRuns:
@@ -32,6 +34,8 @@ class OpenRuns:
         calls: Iterable[CallRecord] = (),
         effects: Iterable[OpenEffect] = (),
         dead: Iterable[EffectRecord] = (),
+        dead_runs: Iterable[DeadRunRecord] = (),
+        resubmitted: Mapping[str, str] | None = None,
     ) -> None:
         self.submissions: dict[str, Submission[Any]] = {each.id: each for each in submissions}
         self.calls: dict[str, list[CallRecord]] = {}
@@ -39,18 +43,33 @@ class OpenRuns:
             self.calls.setdefault(call.run, []).append(call)
         self.effects: dict[tuple[int, int], OpenEffect] = {(each.seq, each.index): each for each in effects}
         self.dead: deque[EffectRecord] = deque(dead, maxlen=DEAD_LETTERS_MAX)
+        self.dead_runs: deque[DeadRunRecord] = deque(dead_runs, maxlen=DEAD_LETTERS_MAX)
+        self.resubmitted: dict[str, str] = dict(resubmitted or {})  # By the place of a dead letter: the run id.
         self._closed: set[tuple[int, int]] = set()  # Effects that have ended, of commits behind the last checkpoint.
 
-    def ended(self, ended: EndedRun) -> None:
+    def ended(self, ended: EndedRun, ended_at: float) -> None:
         """Note the end of a run, which closes its own entries and opens those of what it released."""
         if self.calls:
             self.calls.pop(ended.submission.id, None)
+        if ended.state in DEAD_STATES:
+            self.dead_runs.append(dead_run_record(ended, ended_at))
         released = ended.released
-        if released is not None and ended.state is State.COMMITTED:
+        if released is None:
+            return
+        if released.retry is not None:
+            self.submissions[released.retry.id] = released.retry
+        if ended.state is State.COMMITTED:
             for submission in released.submissions:
                 self.submissions[submission.id] = submission
             for index, effect in enumerate(released.effects):
                 self.effects[ended.seq, index] = OpenEffect(seq=ended.seq, index=index, effect=effect)
+
+    def resubmits(self, submission: Submission[Any]) -> None:
+        """Note that a run is another try of a dead letter, if it is; only when that is written."""
+        origin = submission.origin
+        if origin is not None and origin.resubmits is not None:
+            self.resubmitted[origin.resubmits] = submission.id
+            forget_oldest(self.resubmitted)
 
     def noted(self, record: CallRecord | EffectRecord, submission: Submission[Any] | None = None) -> tuple[str, str]:
         """Note a call or the end of an effect with what it submitted; returns the kind and the reference of its entry.
@@ -82,4 +101,12 @@ class OpenRuns:
             effects=tuple(each for each in self.effects.values() if each.seq <= seq),
             closed=tuple(sorted(self._closed)),
             dead=tuple(self.dead),
+            dead_runs=tuple(each for each in self.dead_runs if each.seq <= seq),
+            resubmitted=dict(self.resubmitted),
         )
+
+
+def forget_oldest(resubmitted: dict[str, str]) -> None:
+    """Keep no more resubmissions than there can be dead letters, of both kinds."""
+    if len(resubmitted) > 2 * DEAD_LETTERS_MAX:
+        del resubmitted[next(iter(resubmitted))]

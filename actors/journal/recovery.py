@@ -7,6 +7,7 @@ the code no longer registers is named. Called at the start, on the caller's thre
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
@@ -15,9 +16,18 @@ from pydantic import BaseModel, ValidationError
 from seqtor.actors.journal.contract import Backend, CheckpointInfo, CommitRow, EntryRow, Opened
 from seqtor.actors.journal.decoding import parsed
 from seqtor.actors.journal.encoding import GENESIS, chained
+from seqtor.actors.journal.open_runs import DEAD_LETTERS_MAX, DEAD_STATES
 from seqtor.actors.stores.contract import StoreRef
 from seqtor.messages.errors import JournalCorrupted, RegistrationError
-from seqtor.messages.records import AcceptedRecord, CallRecord, CommitRecord, EffectRecord, OpenEffect, OpenWork
+from seqtor.messages.records import (
+    AcceptedRecord,
+    CallRecord,
+    CommitRecord,
+    DeadRunRecord,
+    EffectRecord,
+    OpenEffect,
+    OpenWork,
+)
 from seqtor.messages.stores import Checkpoint
 
 __all__ = ["OPEN_WORK", "Recovery", "checked_row", "checked_rows", "commit_record", "entry_record", "open_work",
@@ -70,6 +80,8 @@ class Recovery:
         self.calls: dict[str, list[CallRecord]] = {}
         self.effects: dict[tuple[int, int], OpenEffect] = {}
         self.dead: list[EffectRecord] = []
+        self.resubmitted: dict[str, str] = {}
+        self._dead_runs: deque[DeadRunRecord | dict[str, Any]] = deque(maxlen=DEAD_LETTERS_MAX)
         self.tail: dict[str, list[tuple[int, list[tuple[str, Any, int]]]]] = {}
         self._closed: list[tuple[int, int]] = []
         self._outcomes: list[EffectRecord] = []
@@ -110,6 +122,11 @@ class Recovery:
                 "registers: register it again (under the name it had), or let the version that has it end the work first"
             )
 
+    @property
+    def dead_runs(self) -> list[DeadRunRecord]:
+        """The runs that were given up, the oldest first."""
+        return [each if isinstance(each, DeadRunRecord) else _dead_run(each) for each in self._dead_runs]
+
     def open_accepted(self) -> list[AcceptedRecord]:
         """The triggers that were accepted and have not ended, in the order in which they were submitted."""
         return sorted(self.accepted.values(), key=lambda record: (record.submitted_at, record.arrival))
@@ -138,6 +155,8 @@ class Recovery:
             self.calls.setdefault(call.run, []).append(call)
         self.effects = {(each.seq, each.index): each for each in work.effects}
         self.dead = list(work.dead)
+        self._dead_runs.extend(work.dead_runs)
+        self.resubmitted = dict(work.resubmitted)
         self._closed = work.closed
 
     def _read_entries(self) -> None:
@@ -148,6 +167,8 @@ class Recovery:
             record = entry_record(row, self.backend.place)
             if isinstance(record, AcceptedRecord):
                 self.accepted[row.ref] = record
+                if record.resubmits is not None:
+                    self.resubmitted[record.resubmits] = record.run
             elif isinstance(record, CallRecord):
                 self.calls.setdefault(row.ref, []).append(record)
             else:
@@ -207,11 +228,25 @@ class Recovery:
         for store, writes in writes_by_store(record).items():
             self.tail.setdefault(store, []).append((seq, writes))
         self._ended.add(record["run"])
+        if "resubmits" in record:
+            self.resubmitted[record["resubmits"]] = record["run"]
+        if "retry" in record:
+            retry = AcceptedRecord.model_validate(record["retry"])
+            self.accepted[retry.run] = retry
+        elif record["state"] in DEAD_STATES:
+            self._dead_runs.append(record)
         for child in record.get("submitted", ()):
             accepted = AcceptedRecord.model_validate(child)
             self.accepted[accepted.run] = accepted
         for index, effect in enumerate(record.get("effects", ())):
             self.effects[seq, index] = OpenEffect(seq=seq, index=index, effect=effect)
+
+
+def _dead_run(record: dict[str, Any]) -> DeadRunRecord:
+    """What a dead letter needs of a commit's record (as parsed JSON)."""
+    return DeadRunRecord.model_validate(
+        {name: record[name] for name in DeadRunRecord.model_fields if name != "format" and name in record}
+    )
 
 
 def checked_rows(backend: Backend, first: int, last: int, chain: bytes) -> Iterator[CommitRow]:

@@ -59,6 +59,11 @@ class SqliteBackend:
         self._attempts = 0  # Of checkpoints: one that is made again keeps the finished one until it is finished.
         self._unfinished: dict[int, tuple[int, int]] = {}  # seq → attempt, parts so far
 
+    @property
+    def file(self) -> Path:
+        """The database, under the name by which every process knows it."""
+        return self._path
+
     # Opening and closing -----------------------------------------------------------------------------------------------
 
     def open(self, *, write: bool = True) -> Opened:

@@ -8,16 +8,21 @@ decreases along the order.
 from __future__ import annotations
 
 import math
-from typing import Any, ClassVar
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from seqtor.actors.base import Actor
 from seqtor.actors.clock import Clock
+from seqtor.actors.ledger import Ledger
 from seqtor.actors.mailbox import Mailbox
 from seqtor.actors.sequencer.waiting import WaitingTriggers
 from seqtor.actors.sequencer.window import Window
 from seqtor.messages.journal import RunsDurable
 from seqtor.messages.lifecycle import Drain
 from seqtor.messages.runs import AcceptTriggers, GetStats, RunsEnded, RunsSequenced
+
+if TYPE_CHECKING:
+    from seqtor.actors.submissions import Submission
 
 __all__ = ["Sequencer"]
 
@@ -32,21 +37,32 @@ class Sequencer(Actor):
     receives: ClassVar[tuple[type, ...]] = (AcceptTriggers, RunsEnded, RunsDurable, GetStats, Drain)
 
     def __init__(
-        self, clock: Clock, window: Window, committed_through: int = 0, now: float = 0.0, *, journaled: bool = False
+        self,
+        clock: Clock,
+        window: Window,
+        ledger: Ledger,
+        in_flight: Sequence[Submission[Any]] = (),
+        waiting: Sequence[Submission[Any]] = (),
+        *,
+        journaled: bool = False,
     ) -> None:
         super().__init__()
         self._clock = clock
         self._window = window
+        self._ledger = ledger
         self._waiting = WaitingTriggers()
-        self._seq = committed_through
-        self._ended_through = committed_through
-        self._durable_through = committed_through if journaled else math.inf
-        self.now = now  # The newest `tx.now`, POSIX seconds. Read by the checkpointer; only this actor writes it.
+        self._ended_through = ledger.told.through
+        self._durable_through = ledger.durable_through if journaled else math.inf
+        self._seq = self._ended_through + len(in_flight)
         self._drains: list[Any] = []
         self.bypassed = 0  # Accepted past the edge (submitted by a commit, or before a restart). Read by the edge, too.
         self.sequenced = 0  # How many were given a seq. Read by the edge to bound the queue; only this actor writes it.
         self.coordinator: Mailbox
         self.committer: Mailbox
+        for submission in in_flight:  # Of the core before this one.
+            window.enter(submission.seq, submission.handler)  # type: ignore[arg-type]
+        for submission in waiting:
+            self._waiting.push(submission)
 
     def on_accept_triggers(self, message: AcceptTriggers) -> None:
         push = self._waiting.push
@@ -86,13 +102,6 @@ class Sequencer(Actor):
                 self.coordinator.tell(Drain(reply_to=reply_to))
             self._drains.clear()
 
-    def unsequenced(self) -> list[Any]:
-        """The submissions that wait for a seq; for the system that has stopped."""
-        left = []
-        while (cls := self._waiting.choose()) is not None:
-            left.append(self._waiting.take(cls))
-        return left
-
     def _sequence(self, waiting: WaitingTriggers) -> None:
         window = self._window
         seq = self._seq
@@ -107,7 +116,8 @@ class Sequencer(Actor):
         if numbered:
             first_seq, self._seq = self._seq + 1, seq
             self.sequenced += len(numbered)
-            self.now = max(self.now, now)
+            ledger = self._ledger
+            ledger.now = max(ledger.now, now)
             self.coordinator.tell(
-                RunsSequenced(first_seq=first_seq, submissions=tuple(numbered), sequenced_at=self.now)
+                RunsSequenced(first_seq=first_seq, submissions=tuple(numbered), sequenced_at=ledger.now)
             )

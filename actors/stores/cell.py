@@ -1,13 +1,12 @@
 """The store actor: the cell that hosts a store's behaviour.
 
 Owns the instance of the user's `StoreActor` and the store's state as of the last commit that it was told. Promises: the
-behaviour's methods run on the store's dispatcher, one at a time; when one raises, the behaviour is rebuilt from its
-recipe while the cell, its reference and its mailbox stay.
+behaviour's methods run on the store's dispatcher, one at a time; when one raises, the cell crashes, and is restarted with a
+behaviour made anew from its recipe while its reference and its mailbox stay.
 """
 
 from __future__ import annotations
 
-import sys
 from typing import Any, ClassVar
 
 from loguru import logger
@@ -46,7 +45,6 @@ class StoreCell(Actor):
         self._behaviour: StoreActor[Any, Any] | None = None
         self._state: Any = None
         self.seq = 0
-        self.committer: Mailbox | None = None
 
     def on_start(self) -> None:
         self._recover_first()
@@ -56,22 +54,19 @@ class StoreCell(Actor):
 
     def _recover_first(self) -> None:
         try:
-            self._state = self._rebuild()
+            behaviour = self._ref.spec.build()
+            behaviour.journal_id = self._journal_id
+            self._state = behaviour.recover(self._checkpoint)
         except StoreUnavailable as away:
             logger.bind(actor=self._ref.name).warning("store {} is away: {}", self._ref.name, away)
             self._timers.call_after(max(away.retry_after, 0.001), lambda: self.tell_self(RecoverAgain()))
         except BaseException as error:
+            if self._incarnation > 1:
+                raise
             self._started.tell(StoreRefusedToStart(store=self._ref.name, error=error))
         else:
+            self._behaviour = behaviour
             self._started.tell(StoreRecovered(store=self._ref.name, state=self._state))
-
-    def _rebuild(self) -> Any:
-        self._behaviour = None
-        behaviour = self._ref.spec.build()
-        behaviour.journal_id = self._journal_id
-        state = behaviour.recover(self._checkpoint)
-        self._behaviour = behaviour
-        return state
 
     def on_apply_commits(self, message: ApplyCommits) -> None:
         if message.seq > self.seq:
@@ -79,41 +74,33 @@ class StoreCell(Actor):
             self.seq = message.seq
 
     def on_make_checkpoint(self, message: MakeCheckpoint) -> None:
+        if self._behaviour is None:
+            error = StoreUnavailable(f"store {self._ref.name!r} has not recovered yet")
+            message.reply_to.set_exception((type(error), error, None))
+            return
         try:
-            if self._behaviour is None:
-                self._rebuild()
-            data = self._behaviour.checkpoint(message.state)  # type: ignore[union-attr]
+            data = self._behaviour.checkpoint(message.state)
             if data is not None and type(data) is not bytes:
                 raise TypeError(f"checkpoint returned {type(data).__name__}, not bytes or None")
         except Exception as error:
-            self._behaviour = None
             error.add_note(f"store {self._ref.name!r} could not make its checkpoint")
-            message.reply_to.set_exception((type(error), error, error.__traceback__))
-        else:
-            message.reply_to.set(data)
+            raise
+        message.reply_to.set(data)
 
     def on_validate_commit(self, message: ValidateCommit) -> None:
         error: BaseException | None = None
-        crashed = False
         unavailable_s: float | None = None
+        if self._behaviour is None:
+            return  # It is asked again when it has recovered.
         try:
-            if self._behaviour is None:
-                self._rebuild()
-            self._behaviour.validate(message.old, message.new, message.commit)  # type: ignore[union-attr]
+            self._behaviour.validate(message.old, message.new, message.commit)
         except Rejected as rejection:
             error = rejection
         except StoreUnavailable as away:
             unavailable_s = max(away.retry_after, 0.001)
-        except BaseException as failure:
-            error, crashed = failure, True
-            self._behaviour = None  # Half-changed: rebuilt before the commit is offered again.
-            logger.bind(actor=self._ref.name, seq=message.commit.seq).opt(exception=sys.exc_info()).warning(
-                "store {} crashed at seq {} and is rebuilt", self._ref.name, message.commit.seq
-            )
-        assert self.committer is not None
-        self.committer.tell(
+        message.committer.tell(
             ValidationDone(
-                store=message.store, seq=message.commit.seq, attempt=message.attempt, error=error, crashed=crashed,
+                store=message.store, seq=message.commit.seq, attempt=message.attempt, epoch=message.epoch, error=error,
                 unavailable_s=unavailable_s,
             )
         )  # fmt: skip

@@ -16,6 +16,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from seqtor.actors.journal.encoding import model_json, text
 from seqtor.actors.journal.upcasts import Upcasts
+from seqtor.actors.registering import registering
 from seqtor.actors.stores.access import Access
 from seqtor.actors.stores.contract import StoreActor, StoreSpec, Tail
 from seqtor.actors.stores.model_kind import Increment, ModelKind, require_functions
@@ -133,20 +134,21 @@ class Collection(StoreSpec["CollectionView[ModelT]"], Generic[ModelT]):
         initial: Mapping[str, ModelT] | None = None,
         invariants: Iterable[Callable[[Mapping[str, ModelT]], bool | None]] = (),
     ) -> None:
-        self.kind: ModelKind[ModelT] = ModelKind(model, require_functions(invariants))
-        content: dict[str, ModelT] = {}
-        if initial is not None and not isinstance(initial, Mapping):
-            raise RegistrationError(f"initial= takes a mapping of keys to {model.__name__}, got {initial!r}")
-        for key, value in (initial or {}).items():
-            if not isinstance(key, str):
-                raise RegistrationError(f"initial: keys are strings, got {type(key).__name__} {key!r}")
-            try:
-                content[key] = self.kind.require_instance(value)
-            except TypeError as error:
-                raise RegistrationError(f"initial[{key!r}]: {error}") from error
-        super().__init__(CollectionStore, self.kind, content)
-        self.version = self.kind.version
-        self.needs_judge = self.kind.validates or bool(self.kind.invariants)
+        with registering():  # What `seqtor check` looks at is never used afterwards.
+            self.kind: ModelKind[ModelT] = ModelKind(model, require_functions(invariants))
+            content: dict[str, ModelT] = {}
+            if initial is not None and not isinstance(initial, Mapping):
+                raise RegistrationError(f"initial= takes a mapping of keys to {model.__name__}, got {initial!r}")
+            for key, value in (initial or {}).items():
+                if not isinstance(key, str):
+                    raise RegistrationError(f"initial: keys are strings, got {type(key).__name__} {key!r}")
+                try:
+                    content[key] = self.kind.require_instance(value)
+                except TypeError as error:
+                    raise RegistrationError(f"initial[{key!r}]: {error}") from error
+            super().__init__(CollectionStore, self.kind, content)
+            self.version = self.kind.version
+            self.needs_judge = self.kind.validates or bool(self.kind.invariants)
 
     def resolve(
         self, state: CollectionState[ModelT], writes: Sequence[Write]

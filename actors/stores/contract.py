@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
 from seqtor.actors.journal.encoding import json_of
 from seqtor.actors.journal.upcasts import Upcasts
+from seqtor.actors.registering import registering
 from seqtor.messages.errors import JournalCorrupted, RegistrationError
 from seqtor.messages.stores import Checkpoint, Commit, Write
 
@@ -78,15 +79,16 @@ class StoreSpec(Generic[ViewT_co]):
     """
 
     def __init__(self, store_class: type[StoreActor[Any, Any]], *args: Any, **kwargs: Any) -> None:
-        if store_class.dispatcher not in ("core", "dedicated"):
-            raise RegistrationError(
-                f'{store_class.__name__}.dispatcher is {store_class.dispatcher!r}: it must be "core" or "dedicated"'
-            )
-        for method in ("fold", "view"):
-            if getattr(store_class, method) is getattr(StoreActor, method):
-                raise RegistrationError(f"{store_class.__name__} must define the static method {method}")
-            if not isinstance(_definition(store_class, method), staticmethod):
-                raise RegistrationError(f"{store_class.__name__}.{method} must be a @staticmethod: it has no self")
+        with registering():  # What `seqtor check` looks at is never used afterwards.
+            if store_class.dispatcher not in ("core", "dedicated"):
+                raise RegistrationError(
+                    f'{store_class.__name__}.dispatcher is {store_class.dispatcher!r}: it must be "core" or "dedicated"'
+                )
+            for method in ("fold", "view"):
+                if getattr(store_class, method) is getattr(StoreActor, method):
+                    raise RegistrationError(f"{store_class.__name__} must define the static method {method}")
+                if not isinstance(_definition(store_class, method), staticmethod):
+                    raise RegistrationError(f"{store_class.__name__}.{method} must be a @staticmethod: it has no self")
         self.store_class = store_class
         self.args = args
         self.kwargs = kwargs
@@ -216,14 +218,27 @@ def _definition(cls: type, name: str) -> Any:
 
 
 class StoreRef(Generic[ViewT_co]):
-    """Names a registered store; `tx[ref]` and `snapshot[ref]` give its view."""
+    """Names a registered store; `tx[ref]` and `snapshot[ref]` give its view.
 
-    __slots__ = ("_seq_of", "index", "name", "spec")
+    `restart` (a `Restart`, or None for that of the settings) and `shutdown_s` are for who supervises its actor.
+    """
 
-    def __init__(self, name: str, index: int, spec: StoreSpec[ViewT_co], seq_of: Callable[[int], int]) -> None:
+    __slots__ = ("_seq_of", "index", "name", "restart", "shutdown_s", "spec")
+
+    def __init__(
+        self,
+        name: str,
+        index: int,
+        spec: StoreSpec[ViewT_co],
+        seq_of: Callable[[int], int],
+        restart: Any = None,
+        shutdown_s: float = 5.0,
+    ) -> None:
         self.name = name
         self.index = index
         self.spec = spec
+        self.restart = restart
+        self.shutdown_s = shutdown_s
         self._seq_of = seq_of
 
     def __repr__(self) -> str:

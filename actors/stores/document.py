@@ -15,6 +15,7 @@ from pydantic import BaseModel, TypeAdapter
 
 from seqtor.actors.journal.encoding import model_json, text
 from seqtor.actors.journal.upcasts import Upcasts
+from seqtor.actors.registering import registering
 from seqtor.actors.stores.access import Access
 from seqtor.actors.stores.contract import StoreActor, StoreSpec, Tail
 from seqtor.actors.stores.model_kind import Increment, ModelKind, require_functions
@@ -90,22 +91,23 @@ class Document(StoreSpec["DocumentView[ModelT]"], Generic[ModelT]):
         initial: ModelT | None = None,
         invariants: Iterable[Callable[[ModelT], bool | None]] = (),
     ) -> None:
-        self.kind: ModelKind[ModelT] = ModelKind(model, require_functions(invariants))
-        try:
-            value = model() if initial is None else self.kind.require_instance(initial)
-        except TypeError as error:
-            raise RegistrationError(f"initial: {error}") from error
-        except ValueError as error:
-            raise RegistrationError(
-                f"Document({model.__name__}) without initial= starts as {model.__name__}(), which is not valid; give "
-                f"defaults to its fields or pass initial=: {error}"
-            ) from error
-        adapters = {} if self.kind.validates else {name: self.kind.field_adapter(name) for name in model.model_fields}
-        super().__init__(DocumentStore, self.kind, adapters, value)
-        self._initial = value
-        self.version = self.kind.version
-        self.keeps_parts = True
-        self.needs_judge = self.kind.validates or bool(self.kind.invariants)
+        with registering():  # What `seqtor check` looks at is never used afterwards.
+            self.kind: ModelKind[ModelT] = ModelKind(model, require_functions(invariants))
+            try:
+                value = model() if initial is None else self.kind.require_instance(initial)
+            except TypeError as error:
+                raise RegistrationError(f"initial: {error}") from error
+            except ValueError as error:
+                raise RegistrationError(
+                    f"Document({model.__name__}) without initial= starts as {model.__name__}(), which is not valid; give "
+                    f"defaults to its fields or pass initial=: {error}"
+                ) from error
+            adapters = {} if self.kind.validates else {name: self.kind.field_adapter(name) for name in model.model_fields}
+            super().__init__(DocumentStore, self.kind, adapters, value)
+            self._initial = value
+            self.version = self.kind.version
+            self.keeps_parts = True
+            self.needs_judge = self.kind.validates or bool(self.kind.invariants)
 
     def resolve(
         self, state: DocumentState[ModelT], writes: Sequence[Write]

@@ -7,23 +7,36 @@ import sys
 import typer
 
 import seqtor
+from seqtor.cli.check import check
 from seqtor.cli.journal import journal
 from seqtor.cli.options import AsJson
 from seqtor.cli.output import say, say_json
 from seqtor.cli.past import diff, history, state
 from seqtor.cli.replaying import replay, verify
+from seqtor.cli.remote import conflicts, dead_letters, emit, stats, submit, tree
+from seqtor.cli.run import run
+from seqtor.cli.runs import runs
 
 __all__ = ["app"]
 
 app = typer.Typer(
     name="seqtor",
-    help="Look into a seqtor journal, replay it, keep it in order.",
+    help="Run a seqtor system, talk to it, look into its journal.",
     epilog="Exit codes: 0 fine, 1 divergence or damage found, 2 wrong usage, 3 the journal is locked or cannot be read.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+app.command()(run)
+app.command()(check)
+app.command()(submit)
+app.command()(emit)
+app.add_typer(runs, name="runs")
+app.command()(stats)
+app.command()(conflicts)
+app.command()(tree)
+app.command(name="dead-letters")(dead_letters)
 app.command()(state)
 app.command()(history)
 app.command()(diff)

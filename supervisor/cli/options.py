@@ -21,8 +21,8 @@ from seqtor.journals import backend_maker
 from seqtor.messages.errors import JournalCorrupted, RegistrationError, ReplayDiverged, SeqtorError
 from seqtor.system import Supervisor
 
-__all__ = ["AsJson", "ExitCode", "JournalOption", "SystemOption", "backend_of", "exit_codes", "opened_journal", "system_of",
-           "usage_error"]  # fmt: skip
+__all__ = ["AsJson", "ExitCode", "JournalOption", "SystemOption", "WrongUsage", "backend_of", "exit_codes", "find_system",
+           "opened_journal", "system_of", "usage_error"]  # fmt: skip
 
 JournalOption = Annotated[
     str | None,
@@ -44,6 +44,13 @@ class ExitCode(enum.IntEnum):
     FOUND = 1  # A divergence, or damage.
     WRONG_USAGE = 2
     NOT_READABLE = 3  # The journal is locked, missing, or its medium does not answer.
+    UNKNOWN = 4  # `submit`: how the run ends was not heard of, in time or at all; it goes on.
+    BROKEN_DOWN = 70  # `run`: the system ended by itself (EX_SOFTWARE of sysexits.h).
+    STOPPED_AT_ONCE = 130  # `run`: a second signal came, as shells say it of a SIGINT.
+
+
+class WrongUsage(Exception):
+    """The command was called with what cannot be meant."""
 
 
 def usage_error(text: str) -> typer.Exit:
@@ -103,13 +110,24 @@ def opened_journal(backend: Backend) -> Iterator[tuple[Backend, Opened]]:
         backend.close()
 
 
-def system_of(place: str | None, journal: str | None) -> Supervisor:
-    """The Supervisor that MODULE:NAME names, with the journal, if one is given, in place of its own."""
+def system_of(place: str | None, journal: str | None, how: str = "--system MODULE:NAME") -> Supervisor:
+    """The same as `find_system`; what is wrong with the name ends the command."""
+    try:
+        return find_system(place, journal, how)
+    except WrongUsage as wrong:
+        raise usage_error(str(wrong)) from None
+
+
+def find_system(place: str | None, journal: str | None, how: str) -> Supervisor:
+    """The Supervisor that MODULE:NAME names, with the journal, if one is given, in place of its own.
+
+    `how` is the way to name it. Raises WrongUsage, and whatever the module raises.
+    """
     if place is None:
-        raise usage_error("name the program: --system MODULE:NAME, or SEQTOR_SYSTEM in the environment")
+        raise WrongUsage(f"name the program: {how}, or SEQTOR_SYSTEM in the environment")
     module, colon, name = place.partition(":")
     if not module or not colon or not name:
-        raise usage_error(f"--system takes MODULE:NAME, such as bank:system, got {place!r}")
+        raise WrongUsage(f"{how.rpartition(' ')[0]} takes MODULE:NAME, such as bank:system, got {place!r}")
     folder = str(pathlib.Path.cwd())
     if folder not in sys.path:
         sys.path.insert(0, folder)
@@ -118,15 +136,15 @@ def system_of(place: str | None, journal: str | None) -> Supervisor:
     except ModuleNotFoundError as error:
         if error.name is None or not f"{module}.".startswith(f"{error.name}."):
             raise
-        raise usage_error(f"there is no module {error.name!r} in {folder} or among what is installed") from None
+        raise WrongUsage(f"there is no module {error.name!r} in {folder} or among what is installed") from None
     for part in name.split("."):
         if not hasattr(found, part):
-            raise usage_error(f"the module {module} has no {name!r}")
+            raise WrongUsage(f"the module {module} has no {name!r}")
         found = getattr(found, part)
     if not isinstance(found, Supervisor) and callable(found):
         found = found()
     if not isinstance(found, Supervisor):
-        raise usage_error(f"{place} is a {type(found).__name__}, expected a Supervisor or a function that makes one")
+        raise WrongUsage(f"{place} is a {type(found).__name__}, expected a Supervisor or a function that makes one")
     if journal is not None:
         found._make_backend = backend_maker(journal)
     return found

@@ -1,6 +1,6 @@
 """`state`, `history`, `diff`: what the stores held, from the journal.
 
-Owns the looking back. Collections and documents are read without the program's code; for stores of the user's own it is
+Owns the looking back: in the journal, or, if a system runs on it, by asking that system. In the journal collections and documents are read without the program's code; for stores of the user's own it is
 needed (`--system`).
 """
 
@@ -10,26 +10,26 @@ from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, NamedTuple
 
 import typer
-from pydantic_core import from_json, to_jsonable_python
+from pydantic_core import from_json
 
 from seqtor.actors.handlers import did_you_mean
 from seqtor.actors.journal.contents import Contents
 from seqtor.actors.journal.contract import Backend, Opened
 from seqtor.actors.journal.history import KeptHistory, history_of
 from seqtor.actors.journal.recovery import writes_by_store
-from seqtor.actors.stores.collection import CollectionState
 from seqtor.actors.stores.contract import StoreRef
 from seqtor.cli.options import (
     AsJson,
     JournalOption,
     SystemOption,
     backend_of,
-    exit_codes,
     opened_journal,
     system_of,
     usage_error,
 )
 from seqtor.cli.output import Progress, compact, moment, note, say, say_json
+from seqtor.cli.remote import running
+from seqtor.snapshots import json_values
 
 __all__ = ["diff", "history", "state"]
 
@@ -63,7 +63,7 @@ class Looking:
             raise LookupError(f"there is no seq {seq}: the journal holds seqs up to {self._through}")
         if self._refs:
             states = self.kept.states_at(seq)
-            return Shown({ref.name: _values(ref, states[ref.index]) for ref in self._refs}, ())
+            return Shown({ref.name: json_values(ref, states[ref.index]) for ref in self._refs}, ())
         contents = self._contents(seq)
         unread = tuple(name for name, store in contents.stores.items() if store.kind == "custom")
         return Shown({name: each.values for name, each in contents.stores.items() if name not in unread}, unread)
@@ -109,17 +109,6 @@ class Looking:
         return list(Contents(base, sections, self.kept.place).stores)
 
 
-def _values(ref: StoreRef[Any], state: Any) -> Values:
-    """A store's state by key, as JSON; of a store of the user's own as well as it can be said."""
-    if isinstance(state, CollectionState):
-        return {key: from_json(ref.spec.op_json(key, state.entries[key])) for key in state.keys}
-    value = getattr(state, "value", None)
-    if ref.spec.shape and value is not None:
-        return {name: from_json(ref.spec.op_json(name, getattr(value, name))) for name in type(value).model_fields}
-    plain = to_jsonable_python(state, fallback=lambda part: dict(part) if isinstance(part, Mapping) else repr(part))
-    return plain if isinstance(plain, dict) else {"": plain}
-
-
 def _say_unread(unread: tuple[str, ...]) -> None:
     if unread:
         names = ", ".join(unread)
@@ -136,16 +125,12 @@ def state(
     as_json: AsJson = False,
 ) -> None:
     """Show what the stores held after a seq."""
-    with exit_codes(), opened_journal(backend_of(journal, system)) as (backend, opened):
-        looking = Looking(backend, opened, system, journal)
-        seq = opened.commits_through if seq is None else seq
-        shown = looking.at(seq)
-        if store is not None:
-            if store in shown.unread:
-                raise usage_error(f"{store} is a store of the program's own, read with its code: --system MODULE:NAME")
-            if store not in shown.stores:
-                raise usage_error(f"there is no store {store!r} at seq {seq}{did_you_mean(store, shown.stores)}")
-            shown = Shown({store: shown.stores[store]}, ())
+    with running(journal, system) as connection:
+        if connection is not None:
+            found = connection.state(store, seq)
+            shown, seq = Shown(found["stores"], tuple(found["unread"])), found["seq"]
+        else:
+            shown, seq = _kept_state(store, seq, journal, system)
         _say_unread(shown.unread)
         if as_json:
             say_json({"seq": seq, "stores": shown.stores, "unread": list(shown.unread)})
@@ -153,6 +138,20 @@ def state(
         for name, values in shown.stores.items():
             for key, value in values.items():
                 say(f"{name}[{key!r}] = {compact(value)}")
+
+
+def _kept_state(store: str | None, seq: int | None, journal: str | None, system: str | None) -> tuple[Shown, int]:
+    """From the journal, if no system runs on it."""
+    with opened_journal(backend_of(journal, system)) as (backend, opened):
+        seq = opened.commits_through if seq is None else seq
+        shown = Looking(backend, opened, system, journal).at(seq)
+        if store is not None:
+            if store in shown.unread:
+                raise usage_error(f"{store} is a store of the program's own, read with its code: --system MODULE:NAME")
+            if store not in shown.stores:
+                raise usage_error(f"there is no store {store!r} at seq {seq}{did_you_mean(store, shown.stores)}")
+            shown = Shown({store: shown.stores[store]}, ())
+        return shown, seq
 
 
 def history(
@@ -163,8 +162,12 @@ def history(
     as_json: AsJson = False,
 ) -> None:
     """Show every change of one key: the seq, when, by which trigger, and the value."""
-    with exit_codes(), opened_journal(backend_of(journal, system)) as (backend, opened):
-        found = list(Looking(backend, opened, None, None).changes(store, key))
+    with running(journal, system) as connection:
+        if connection is not None:
+            found = connection.history(store, key)
+        else:
+            with opened_journal(backend_of(journal, system)) as (backend, opened):
+                found = list(Looking(backend, opened, None, None).changes(store, key))
         if as_json:
             say_json({"store": store, "key": key, "changes": found})
             return
@@ -183,9 +186,13 @@ def diff(
     as_json: AsJson = False,
 ) -> None:
     """Show what differs between the stores after seq A and after seq B."""
-    with exit_codes(), opened_journal(backend_of(journal, system)) as (backend, opened):
-        looking = Looking(backend, opened, system, journal)
-        before, after = looking.at(first), looking.at(second)
+    with running(journal, system) as connection:
+        if connection is not None:
+            before, after = (Shown(connection.state(None, seq)["stores"], ()) for seq in (first, second))
+        else:
+            with opened_journal(backend_of(journal, system)) as (backend, opened):
+                looking = Looking(backend, opened, system, journal)
+                before, after = looking.at(first), looking.at(second)
         _say_unread(tuple(dict.fromkeys((*before.unread, *after.unread))))
         changes = list(_changes(before.stores, after.stores))
         if as_json:

@@ -144,7 +144,11 @@ class Comparison:
     def _same_effects(self, before: list[dict[str, Any]], now: list[dict[str, Any]]) -> bool:
         payloads = [
             [
-                (each["name"], self._effects.named(each["name"]).payload_of(RecordedEffect(**each), self._upcasts, ""))
+                (
+                    each["name"],
+                    each.get("key"),
+                    self._effects.named(each["name"]).payload_of(RecordedEffect(**each), self._upcasts, ""),
+                )
                 for each in effects
             ]
             for effects in (before, now)

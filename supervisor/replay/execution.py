@@ -26,7 +26,7 @@ from seqtor.actors.publications import Publication
 from seqtor.actors.resources import ResourceRef, Resources
 from seqtor.actors.runs import AsyncRun, RunContext, SyncRun
 from seqtor.actors.stores.contract import StoreActor, StoreRef
-from seqtor.actors.submissions import Intake, Origin, Submission
+from seqtor.actors.submissions import Intake, Origin, RetryOf, Submission
 from seqtor.actors.transactions import Transaction
 from seqtor.messages.commits import CommitRun, EndedRun
 from seqtor.messages.errors import Rejected, ReplayDiverged, StoreUnavailable
@@ -268,6 +268,7 @@ class Execution:
         trigger = program.upcasts.model(
             kind, record.trigger.payload, record.trigger.version, kind.trigger_version, where
         )
+        retry = None if record.retry_of is None else RetryOf(record.run_number, record.retry_of, record.submitted_at)
         submission: Submission[Any] = Submission(
             program.intake,
             0,
@@ -276,7 +277,7 @@ class Execution:
             record.priority,
             record.event_time,
             record.submitted_at,
-            Origin(record.run, record.key, record.cause),
+            Origin(record.run, record.key, record.cause, None, retry, record.resubmits),
         )
         submission.seq = record.seq
         submission.sequenced_at = record.sequenced_at

@@ -101,10 +101,16 @@ def test_nothing_is_printed_whatever_goes_wrong() -> None:
 def test_a_program_that_enables_the_log_hears_of_every_bad_ending() -> None:
     out, _ = run("--enable")
     lines = out.splitlines()
-    for ending in ("rejected: no", "failed: wrong", "deadline: Act at seq 4 ran longer", "rejected: invariant"):
+    endings = {
+        "rejected: no": "DEBUG",
+        "failed: wrong": "WARNING",
+        "deadline: Act at seq 4 ran longer": "WARNING",
+        "rejected: invariant": "DEBUG",
+    }
+    for ending, expected in endings.items():
         (line,) = [line for line in lines if ending in line]
         level, extra, _ = line.split("|", 2)
-        assert level == "DEBUG"
+        assert level == expected
         assert "'seq': " in extra
         assert "'trigger': 'Act'" in extra
         assert "'actor': 'coordinator'" in extra

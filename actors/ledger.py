@@ -1,0 +1,93 @@
+"""What the actors of the core have decided, kept outside of them: from it they are rebuilt when one of them crashes.
+
+Owns what was told to the journal, what has yet to be answered, the record of every run, and the counters. Written on the
+core only, by one actor at a time. Promises: each method leaves it whole, so an actor that crashes between two of them has
+told everything of a decision or nothing; doing the rest of a decision once more changes nothing. Must never hold what the
+actors can derive: the queue, the window and the commit order are built anew.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from seqtor.messages.runs import RunsEnded, State
+
+if TYPE_CHECKING:
+    from seqtor.actors.calls import Resumed
+    from seqtor.actors.dead_letters import DeadLetters
+    from seqtor.actors.publications import Publication
+    from seqtor.actors.retrying import WaitingRetries
+    from seqtor.actors.submissions import Submission
+    from seqtor.messages.commits import EndedRun
+
+__all__ = ["Counted", "Ledger", "Told"]
+
+
+class Told(NamedTuple):
+    """How far the journal was told: the publication, the last seq that changed each store, and the newest message."""
+
+    publication: Publication
+    store_seqs: tuple[int, ...]
+    message: RunsEnded | None
+
+    @property
+    def through(self) -> int:
+        """The last seq that has ended for good."""
+        return self.publication.seq
+
+
+class Counted(NamedTuple):
+    """What has been counted of the runs through `through`."""
+
+    through: int
+    states: Mapping[State, int] = {}
+    executions: int = 0
+    wasted: int = 0
+    conflicts: int = 0
+
+
+class Ledger:
+    """The books of one system, from the publication with which it starts."""
+
+    __slots__ = (
+        "aborting", "awaited", "causes", "counted", "dead_letters", "durable_through", "epoch", "hot_keys", "now",
+        "open_effects", "pairs", "restarts", "resumed", "retries", "runs", "told", "undurable", "unsettled",
+    )  # fmt: skip
+
+    def __init__(self, publication: Publication, epoch: int, now: float) -> None:
+        through = publication.seq
+        self.epoch = epoch
+        self.now = now  # The newest `tx.now`, POSIX seconds.
+        self.told = Told(publication, (through,) * len(publication.states), None)
+        self.unsettled: deque[RunsEnded] = deque()  # Decided; the coordinator has yet to hear of it.
+        self.undurable: deque[EndedRun] = deque()  # Settled; answered and released when they are durable.
+        self.durable_through = through
+        self.runs: dict[int, Submission[Any]] = {}  # The newest runs by seq, for their records.
+        self.causes: dict[int, tuple[str, ...]] = {}  # The runs that a commit submitted.
+        self.counted = Counted(through)
+        self.hot_keys: Counter[tuple[str, str]] = Counter()
+        self.pairs: Counter[tuple[str, str]] = Counter()
+        self.resumed: dict[str, Resumed] = {}  # By run id, what runs go on with that had made calls before the start.
+        self.open_effects: dict[int, None] = {}  # The seqs whose effects have not all ended, in their order.
+        self.awaited: list[tuple[int, int, Any]] = []  # (seq, order of asking, future), the lowest seq first.
+        self.aborting: dict[int, str] = {}  # The un-ended runs that are to end as aborted, with the reasons.
+        self.dead_letters: DeadLetters
+        self.retries: WaitingRetries
+        self.restarts = 0
+
+    def tell(self, message: RunsEnded, publication: Publication, store_seqs: tuple[int, ...]) -> None:
+        """Note what the journal is told next: from here on these runs have ended, whatever crashes.
+
+        `publication` is what they have made visible.
+        """
+        self.unsettled.append(message)
+        self.told = Told(publication, store_seqs, message)
+
+    def settle(self, counted: Counted, *, durable: bool) -> None:
+        """The oldest message has been settled: every run in it has its outcome, its record and its place in the counts."""
+        message = self.unsettled.popleft()
+        self.counted = counted
+        if not durable:
+            self.undurable.extend(message.runs)

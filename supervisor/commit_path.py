@@ -1,0 +1,201 @@
+"""Sequencer, coordinator and committer: started together, and rebuilt together when one of them crashes.
+
+Owns the three actors of the core and what they share in one epoch (board, commit order, context of the runs). Promises: a
+rebuilding keeps references and mailboxes; what the journal was told has ended and is answered, what had a seq executes
+again under it, what waited waits; whatever an older epoch still sends is refused. Runs on the core: while it rebuilds, none
+of the three handles a message.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from loguru import logger
+
+from seqtor.actors.async_reads import AsyncReads
+from seqtor.actors.committer import CommitOrder, Committer
+from seqtor.actors.coordinator import Coordinator
+from seqtor.actors.dispatchers.contract import Dispatchers
+from seqtor.actors.invariants import require
+from seqtor.actors.ledger import Ledger
+from seqtor.actors.mailbox import Mailbox
+from seqtor.actors.outbox import Outbox
+from seqtor.actors.publications import Board
+from seqtor.actors.resources import Resources
+from seqtor.actors.retrying import Retrying
+from seqtor.actors.runs import RunContext
+from seqtor.actors.sequencer import Sequencer, Window
+from seqtor.actors.stores.contract import StoreRef
+from seqtor.actors.submissions import Intake, Submission
+from seqtor.messages.effects import EffectsEnded
+from seqtor.messages.journal import AwaitDurable, RunsDurable
+from seqtor.messages.lifecycle import Drain
+from seqtor.messages.runs import AbortRun, GetConflicts, GetRecord, GetRuns, GetStats, RetryDue, RunsEnded
+from seqtor.messages.stores import ApplyCommits
+from seqtor.settings import Settings
+
+__all__ = ["CommitPath"]
+
+# Somebody waits for the answer, or nothing else says it. All else was decided by the older epoch, or is in the ledger.
+KEPT = (AbortRun, AwaitDurable, Drain, EffectsEnded, GetConflicts, GetRecord, GetRuns, GetStats, RetryDue, RunsDurable)
+
+
+class CommitPath:
+    """The commit path of one system, through all of its epochs."""
+
+    def __init__(
+        self,
+        dispatchers: Dispatchers,
+        settings: Settings,
+        stores: tuple[StoreRef[Any], ...],
+        ledger: Ledger,
+        intake: Intake,
+        cells: tuple[Mailbox, ...],
+        root: Mailbox,
+        make_outbox: Callable[[Submission[Any]], Outbox],
+        resources: Resources,
+        may_run: Callable[[tuple[Submission[Any], ...]], tuple[Submission[Any], ...]],
+    ) -> None:
+        self._dispatchers = dispatchers
+        self._settings = settings
+        self._stores = stores
+        self.ledger = ledger
+        self._intake = intake
+        self._cells = cells
+        self._root = root
+        self._make_outbox = make_outbox
+        self._resources = resources
+        self._may_run = may_run
+        self._retrying = Retrying(dispatchers.clock, dispatchers.entropy)
+        self.journal: Mailbox | None = None
+        self.tell_journal: Callable[[RunsEnded], object]
+        self.effects: Mailbox | None = None
+        self.board: Board
+        self.order: CommitOrder
+        self.sequencer_ref: Any = None
+        self.coordinator_ref: Any = None
+        self.committer_ref: Any = None
+        # The present instances, for what each alone writes and others may read; kept when they have ended.
+        self.sequencer: Sequencer
+        self.coordinator: Coordinator
+        self.committer: Committer
+
+    def start(self, *, journaled: bool) -> None:
+        """Start the three; what they are told first is what the edge tells them."""
+        self._journaled = journaled
+        committer = self._open_epoch()
+        core, root = self._dispatchers.core, self._root
+        self.committer_ref = Committer.start_on(core, *committer, journaled=journaled, parent=root, restartable=True)
+        coordinator = (self._context(), self.ledger, self._settings.records_max)
+        self.coordinator_ref = Coordinator.start_on(
+            core, *coordinator, answers_at_once=not journaled, parent=root, restartable=True
+        )
+        self.sequencer_ref = Sequencer.start_on(
+            core, self._dispatchers.clock, self._window(), self.ledger, journaled=journaled, parent=root, restartable=True
+        )
+        self.wire()
+
+    def rebuild(self, accepted: int) -> None:
+        """Start the three anew from the ledger, in a new epoch; all of them are suspended.
+
+        `accepted` is how many triggers the edge has taken; the caller keeps it from taking more meanwhile.
+        """
+        ledger = self.ledger
+        self._abandon_attempts()
+        ledger.epoch += 1
+        ledger.restarts += 1
+        for ref in self.refs:
+            ref.actor_inbox.drain(lambda message: isinstance(message, KEPT))
+        if ledger.told.message is not None:
+            self.tell_journal(ledger.told.message)  # Ignored if it has it: the crash may have come before it was told.
+        through = ledger.told.through
+        left = list(self._intake.open)
+        in_flight = sorted((each for each in left if each.seq is not None and each.seq > through), key=_seq)
+        waiting = [each for each in left if each.seq is None and each not in ledger.retries]
+        for seq, submission in enumerate(in_flight, through + 1):
+            require(submission.seq == seq, "seqs are given without gaps", seq=submission.seq, expected=seq)
+        committer = self._open_epoch()
+        self.committer_ref.restart(*committer, journaled=self._journaled)
+        self.coordinator_ref.restart(
+            self._context(), ledger, self._settings.records_max, in_flight, answers_at_once=not self._journaled
+        )
+        self.sequencer_ref.restart(
+            self._dispatchers.clock, self._window(), ledger, in_flight, waiting, journaled=self._journaled
+        )
+        self.wire()
+        self.sequencer.sequenced = accepted - len(waiting)
+        for index, cell in enumerate(self._cells):
+            publication = ledger.told.publication
+            cell.tell(ApplyCommits(seq=publication.seq, state=publication.states[index], epoch=ledger.epoch))
+        logger.bind(actor="core").warning(
+            "the core goes on in epoch {} after seq {}: {} runs execute again, {} triggers wait",
+            ledger.epoch, through, len(in_flight), len(waiting),
+        )  # fmt: skip
+
+    @property
+    def refs(self) -> tuple[Any, Any, Any]:
+        """The three actors, in the order of their start."""
+        return self.committer_ref, self.coordinator_ref, self.sequencer_ref
+
+    def _open_epoch(self) -> tuple[Any, ...]:
+        """Make what the actors of one epoch share; returns the arguments of the committer."""
+        dispatchers, stores, ledger = self._dispatchers, self._stores, self.ledger
+        told = ledger.told
+        durable = self.board.durable if hasattr(self, "board") else None
+        self.board = board = Board(told.publication, ledger.epoch, durable)
+        horizon = self._settings.max_in_flight + 1024
+        self.order = order = CommitOrder(
+            stores, told.publication.states, ledger.epoch, horizon, board.executing, told.through, told.store_seqs,
+            self._retrying,
+        )  # fmt: skip
+        self._reads = AsyncReads(board.newest, dispatchers.loop.call)
+        return (
+            order, board, ledger, dispatchers.core, dispatchers.clock, dispatchers.timers, dispatchers.pool, stores,
+            self._reads.published,
+        )  # fmt: skip
+
+    def _context(self) -> RunContext:
+        dispatchers = self._dispatchers
+        context = RunContext(
+            board=self.board,
+            clock=dispatchers.clock,
+            committer=self.committer_ref.actor_inbox,
+            pool=dispatchers.pool,
+            loop=dispatchers.loop,
+            stores=self._stores,
+            async_reads=self._reads,
+            make_outbox=self._make_outbox,
+            resources=self._resources,
+        )
+        context.journal = self.journal
+        self.context = context
+        return context
+
+    def _window(self) -> Window:
+        return Window(self._dispatchers.threads, self._settings.max_in_flight)
+
+    def wire(self) -> None:
+        """Tell each of the three where the others are, and the actors around them."""
+        self.committer, self.coordinator, self.sequencer = [ref._actor_weakref() for ref in self.refs]
+        sequencer, coordinator, committer = self.sequencer, self.coordinator, self.committer
+        sequencer.coordinator = committer.coordinator = self.coordinator_ref.actor_inbox
+        sequencer.committer = self.committer_ref.actor_inbox
+        committer.sequencer = coordinator.sequencer = self.sequencer_ref.actor_inbox
+        committer.cells = self._cells
+        committer.journal = self.tell_journal
+        coordinator.may_run = self._may_run
+        if self.effects is not None:
+            coordinator.effects = self.effects
+        self.context.parent = self.ledger.retries.coordinator = self.coordinator_ref.actor_inbox
+        self.context.journal = self.journal
+
+    def _abandon_attempts(self) -> None:
+        """Let attempts of the older epoch end soon; what they still send is refused."""
+        for transaction in list(self.board.executing.values()):
+            transaction.abandon()
+            self._dispatchers.loop.call(transaction.invalidate)
+
+
+def _seq(submission: Submission[Any]) -> int:
+    return submission.seq  # type: ignore[return-value]  # Only for those that have one.

@@ -1,0 +1,182 @@
+"""The actors that carry out what other processes ask: one for what is handed in, one for queries.
+
+Owns the way from a request to the facade's verb and from what that returns to JSON. Promises: a request that the facade
+refuses is answered with the refusal, and a query that takes long delays other queries only, never what is handed in. Must
+never do what the facade would not do for a caller in its own process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from pydantic import ValidationError
+from pydantic_core import to_json
+
+from seqtor.actors.base import Actor
+from seqtor.actors.handlers import did_you_mean
+from seqtor.control import protocol
+from seqtor.control.values import as_json
+from seqtor.messages.control import ServeRequest
+from seqtor.messages.errors import RegistrationError
+from seqtor.messages.events import make_event
+from seqtor.messages.triggers import Priority, Trigger
+
+if TYPE_CHECKING:
+    from seqtor.system import Supervisor
+
+__all__ = ["HANDS_IN", "ControlDesk"]
+
+
+class ControlDesk(Actor):
+    """Carries out requests, one at a time; what goes wrong with one is its answer."""
+
+    receives: ClassVar[tuple[type, ...]] = (ServeRequest,)
+    mailbox_depth_max: ClassVar[int | None] = 4096
+    batch_max: ClassVar[int] = 1
+
+    def __init__(self, system: Supervisor) -> None:
+        super().__init__()
+        self._system = system
+
+    def on_serve_request(self, message: ServeRequest) -> Any:
+        request = message.request
+        try:
+            return SERVES[type(request)](self._system, request)
+        except BaseException as error:  # Such as SystemExit in a validator: nothing here can be left half done.
+            return error
+
+
+def submit(system: Supervisor, request: protocol.Submit) -> Any:
+    triggers = [trigger_from(system, sent) for sent in request.triggers]
+    priority = None if request.priority is None else Priority(request.priority)
+    if request.key is None:
+        return system.submit_many(triggers, priority=priority)
+    if len(triggers) != 1:
+        raise ValueError(f"an idempotency key is for one trigger, got {len(triggers)}")
+    return [system.submit(triggers[0], priority=priority, idempotency_key=request.key)]
+
+
+def emit(system: Supervisor, request: protocol.Emit) -> Any:
+    return [system.submit(make_event(request.code, request.payload), idempotency_key=request.key)]
+
+
+def query(system: Supervisor, request: protocol.Query) -> Any:
+    return as_json(_verb(system, request.verb)())
+
+
+def record(system: Supervisor, request: protocol.Record) -> Any:
+    return as_json(system.record(request.seq))
+
+
+def runs(system: Supervisor, request: protocol.Runs) -> Any:
+    return as_json(system.runs(state=request.state, trigger=request.trigger, limit=request.limit))
+
+
+def dead_letters(system: Supervisor, request: protocol.DeadLetters) -> Any:
+    return as_json(system.dead_letters(request.limit))
+
+
+def abort(system: Supervisor, request: protocol.Abort) -> Any:
+    return as_json(_verb(system, "abort")(request.seq, request.reason))
+
+
+def resubmit(system: Supervisor, request: protocol.Resubmit) -> Any:
+    verb = _verb(system, "resubmit")
+    letters = system.dead_letters(LETTERS_MAX)
+    for letter in letters:
+        if letter.id == request.letter:
+            return [verb(letter)]
+    hint = did_you_mean(request.letter, (letter.id for letter in letters))
+    raise LookupError(f"there is no dead letter {request.letter!r}{hint}")
+
+
+def states(system: Supervisor, request: protocol.States) -> Any:
+    """What the stores held, as the command `state` shows it."""
+    refs = system.stores
+    if request.store is not None and request.store not in refs:
+        raise LookupError(f"there is no store {request.store!r}{did_you_mean(request.store, refs)}")
+    if request.seq is not None and request.seq > (last := system.snapshot().seq):
+        raise LookupError(f"there is no seq {request.seq} yet: the newest is {last}")
+    snapshot = system.snapshot(request.seq)
+    wanted = refs if request.store is None else (request.store,)
+    return {"seq": snapshot.seq, "stores": {name: snapshot.as_json(refs[name]) for name in wanted}, "unread": []}
+
+
+def history(system: Supervisor, request: protocol.History) -> Any:
+    """Every change of a key, as the command `history` shows it."""
+    refs = system.stores
+    if request.store not in refs:
+        raise LookupError(f"there is no store {request.store!r}{did_you_mean(request.store, refs)}")
+    return list(_changes(system, request.store, request.key))
+
+
+def _changes(system: Supervisor, store: str, key: str) -> Iterator[dict[str, Any]]:
+    first: int | None = None
+    for record in system.commits(oldest_first=True):
+        if first is None:
+            first = record.seq
+            yield from _held_before(system, first, store, key)
+        for write in record.writes:
+            if write[0] == store and write[1] == key:
+                yield {
+                    "seq": record.seq,
+                    "time": record.ended_at,
+                    "run": record.run,
+                    "trigger": record.trigger.type,
+                    "value": write[2],
+                }
+    if first is None:
+        yield from _held_before(system, system.snapshot().seq + 1, store, key)
+
+
+def _held_before(system: Supervisor, first: int, store: str, key: str) -> Iterator[dict[str, Any]]:
+    held = system.snapshot(first - 1).as_json(system.stores[store])
+    if key in held:
+        yield {"seq": first - 1, "time": None, "run": None, "trigger": None, "value": held[key]}
+
+
+def trigger_from(system: Supervisor, sent: protocol.SentTrigger) -> Trigger[Any]:
+    """The trigger that was sent, as its registered type. Raises UnknownTrigger, ValueError for fields that do not fit."""
+    kind = system.trigger_type(sent.type)
+    if sent.version is not None and sent.version != kind.trigger_version:
+        raise ValueError(
+            f"{sent.type} was sent in version {sent.version}, and the system that runs has version "
+            f"{kind.trigger_version}: use the same code on both sides, or send its fields by name"
+        )
+    try:
+        return kind.model_validate_json(to_json(sent.payload), by_alias=True, by_name=True)
+    except ValidationError as error:
+        wrong = "; ".join(
+            f"{'.'.join(map(str, each['loc'])) or 'the payload'}: {each['msg']}"
+            for each in error.errors(include_url=False, include_input=False, include_context=False)
+        )
+        raise ValueError(f"{sent.type} does not take {_shown(sent.payload)}: {wrong}") from None
+
+
+def _shown(payload: Any) -> str:
+    text = to_json(payload).decode()
+    return text if len(text) <= 200 else f"{text[:200]}..."
+
+
+def _verb(system: Supervisor, name: str) -> Callable[..., Any]:
+    found: Callable[..., Any] | None = getattr(system, name, None)
+    if found is None:
+        raise RegistrationError(f"the system that runs has no {name}(): it is of another version")
+    return found
+
+
+LETTERS_MAX = 100_000
+SERVES: dict[type, Callable[[Any, Any], Any]] = {
+    protocol.Submit: submit,
+    protocol.Emit: emit,
+    protocol.Query: query,
+    protocol.Record: record,
+    protocol.Runs: runs,
+    protocol.DeadLetters: dead_letters,
+    protocol.Abort: abort,
+    protocol.Resubmit: resubmit,
+    protocol.States: states,
+    protocol.History: history,
+}
+HANDS_IN = (protocol.Submit, protocol.Emit, protocol.Abort, protocol.Resubmit)

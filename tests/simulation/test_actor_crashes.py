@@ -1,0 +1,114 @@
+"""Crashes of the runtime's actors in simulation: at any line, nothing accepted is lost and the order stays.
+
+Seeds choose the order of everything and where actors are killed. Afterwards what was committed is executed one trigger
+after another by an oracle in plain Python.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import pytest
+
+from seqtor import Rejected, Submission, Supervisor
+from seqtor.actors import SimulatedDispatchers
+from seqtor.actors.base import Actor
+from seqtor.actors.committer import Committer
+from seqtor.actors.coordinator import Coordinator
+from seqtor.actors.journal.memory import MemoryBackend
+from seqtor.actors.sequencer import Sequencer
+from seqtor.actors.stores.cell import StoreCell
+from tests.crash.desk import Oracle, make_system, planned
+from tests.simulation.crashes import Crash, CrashBase, crashing
+
+TRIGGERS = 60
+CRASHES = 6
+SEEDS_PER_TEST = 50
+SETTINGS = {"restart_intensity": 1_000}
+
+TARGETS: dict[type[Actor], tuple[str, ...]] = {
+    Sequencer: ("actors/sequencer/actor.py", "actors/sequencer/waiting.py", "actors/sequencer/window.py"),
+    Committer: ("actors/committer/actor.py", "actors/committer/state.py", "actors/committer/history.py",
+                "actors/committer/stalls.py"),
+    Coordinator: ("actors/coordinator.py",),
+    StoreCell: ("actors/stores/cell.py",),
+}  # fmt: skip
+
+
+def result_of(submission: Submission[int]) -> int | None:
+    try:
+        return submission.result()
+    except Rejected:
+        return None
+
+
+def check(system: Supervisor, answers: list[tuple[int | None, Any]]) -> None:
+    """Every seq has one record, which says what serial execution says; and so does every answer."""
+    oracle = Oracle()
+    records = sorted(system.commits(limit=10_000), key=lambda record: record.seq)
+    assert [record.seq for record in records] == list(range(1, len(records) + 1))
+    results = {}
+    for record in records:
+        results[record.seq] = record.result
+        assert record.result == oracle.execute(record.trigger.type, record.trigger.payload)  # type: ignore[arg-type]
+    for seq, result in answers:
+        assert seq is not None
+        assert results[seq] == result
+    assert not oracle.submitted, "something that a commit submitted was never executed"
+    snapshot = system.snapshot()
+    accounts, counts = system.stores["accounts"], system.stores["counts"]
+    balances = {key: [value.balance, value.transfers] for key, value in snapshot[accounts].items()}
+    assert balances == oracle.accounts
+    assert {key: value.transfers for key, value in snapshot[counts].items()} == oracle.counts
+    stats = system.stats()
+    assert sum(stats.state_counts.values()) == len(records)
+    assert (stats.committed_through, stats.queued, stats.in_flight) == (len(records), 0, 0)
+    assert {record.seq for record in system.runs(limit=10_000)} == set(results)
+
+
+def play(seed: int, kind: type[Actor], journal: Any, monkeypatch: pytest.MonkeyPatch) -> int:
+    chance = random.Random(seed)
+    system = make_system(journal, dispatchers=lambda _: SimulatedDispatchers(seed), settings=SETTINGS)
+    with crashing(monkeypatch) as crashes, system:
+        submissions: list[Submission[int]] = []
+        for _ in range(CRASHES):
+            error = chance.choice([Crash, CrashBase])
+            crashes.plan(kind, TARGETS[kind], int(chance.expovariate(1 / 150)), None, error)
+            for _ in range(TRIGGERS // CRASHES):
+                submissions.append(system.submit(planned(0, len(submissions))))
+            for _ in range(chance.randrange(3)):
+                chance.choice(submissions).state  # noqa: B018
+                system.stats()
+            if chance.random() < 0.5:
+                result_of(submissions[chance.randrange(len(submissions))])
+        results = [result_of(submission) for submission in submissions]
+        answers = [(submission.seq, result) for submission, result in zip(submissions, results, strict=True)]
+        settle(system)
+        check(system, answers)
+    return sum(crashes.happened.values())
+
+
+def settle(system: Supervisor) -> None:
+    """Wait for what commits have submitted."""
+    dispatchers: Any = system._running._dispatchers  # type: ignore[union-attr]
+
+    rests = 0
+    while rests < 3:  # What a commit submits is accepted when the commit is durable.
+        stats = system.stats()
+        at_rest = not (stats.queued or stats.in_flight or stats.durable_through < stats.committed_through)
+        rests = rests + 1 if at_rest else 0
+        dispatchers.step()
+
+
+@pytest.mark.parametrize("journal", [None, MemoryBackend])
+@pytest.mark.parametrize("kind", TARGETS)
+@pytest.mark.parametrize("first", range(0, 100, SEEDS_PER_TEST))
+def test_an_actor_that_is_killed_at_any_line_loses_nothing_under_seeds_from(
+    first: int, kind: type[Actor], journal: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    happened = 0
+    for seed in range(first, first + SEEDS_PER_TEST):
+        with monkeypatch.context() as patch:
+            happened += play(seed, kind, journal and journal(), patch)
+    assert happened >= SEEDS_PER_TEST // 4
