@@ -19,7 +19,7 @@ unexport PYRIGHT_PYTHON_FORCE_VERSION PYRIGHT_PYTHON_PYLANCE_VERSION PYRIGHT_PYT
 
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types bench bench-peers clean
+.PHONY: help setup demo test lint types bench bench-peers otp-traces clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
@@ -45,6 +45,9 @@ bench: $(LINKED) ## measure, one JSON object a line; FIGURES="W1 W3" selects
 
 bench-peers: $(LINKED) $(PEERS) ## measure the same durable work on DBOS, ZODB and eventsourcing beside seqtor
 	@$(BIN)/python -m benchmarks.peers
+
+otp-traces: $(LINKED) ## play the supervision scenarios on Erlang/OTP anew; needs erlang-base
+	@$(BIN)/python -m tests.otp.record
 
 clean: ## remove .venv and everything that was built
 	rm -rf .venv .venv-peers build dist seqtor.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

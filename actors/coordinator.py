@@ -83,7 +83,6 @@ class Coordinator(Actor):
         self._drains: list[Any] = []
         self._count = itertools.count(len(ledger.awaited))
         self._gone: Callable[[], BaseException] | None = None  # Why nothing becomes durable any more.
-        self._released = ledger.restarts > 0  # Whatever was released before: a drain looks once more.
         self.sequencer: Mailbox
         self.effects: Mailbox
         self.may_run: Callable[[tuple[Submission[Any], ...]], tuple[Submission[Any], ...]]
@@ -251,10 +250,10 @@ class Coordinator(Actor):
         released = ended.released
         if ended.state is State.COMMITTED and released is not None:
             if released.submissions:
-                self._released = True
+                self._ledger.released = True
                 self.sequencer.tell(AcceptTriggers(submissions=self.may_run(released.submissions), bypasses=True))
             if released.effects:
-                self._ledger.open_effects[ended.seq] = None
+                self._ledger.open_effects_of(ended.seq, released.effects)
                 self.effects.tell(CarryOut(seq=ended.seq, effects=released.effects))
 
     def _note_failure(self, ended: EndedRun) -> None:
@@ -267,7 +266,7 @@ class Coordinator(Actor):
 
     def on_retry_due(self, message: RetryDue) -> None:
         if self._ledger.retries.take(message.submission):
-            self._released = True
+            self._ledger.released = True
             self.sequencer.tell(AcceptTriggers(submissions=(message.submission,), bypasses=True))
         self._drain_when_answered()
 
@@ -297,8 +296,7 @@ class Coordinator(Actor):
         return f"the run at seq {seq} cannot be aborted, it has ended: {ended.value}{more}"
 
     def on_effects_ended(self, message: EffectsEnded) -> None:
-        self._ledger.open_effects.pop(message.seq, None)
-        self._released = self._released or message.submitted
+        self._ledger.released = self._ledger.released or message.submitted
 
     def on_replace_run(self, message: ReplaceRun) -> None:
         submission = self._known[message.seq]
@@ -329,13 +327,13 @@ class Coordinator(Actor):
             return  # Without a journal nobody else would run them.
         drains, self._drains = self._drains, []
         for reply_to in drains:
-            if self._released:  # What was submitted by commits has yet to run.
+            if self._ledger.released:  # What was submitted by commits has yet to run.
                 self.sequencer.tell(Drain(reply_to=reply_to))
             elif self._ledger.open_effects:  # Some may be running, and what they return has yet to run.
                 self.effects.tell(Drain(reply_to=reply_to))
             else:
-                reply_to.set(Drained())
-        self._released = False
+                answer(reply_to, Drained())
+        self._ledger.released = False
 
     def give_up(
         self,

@@ -9,7 +9,7 @@ actors can derive: the queue, the window and the commit order are built anew.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from seqtor.messages.runs import RunsEnded, State
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from seqtor.actors.retrying import WaitingRetries
     from seqtor.actors.submissions import Submission
     from seqtor.messages.commits import EndedRun
+    from seqtor.messages.records import RecordedEffect
 
 __all__ = ["Counted", "Ledger", "Told"]
 
@@ -52,8 +53,8 @@ class Ledger:
     """The books of one system, from the publication with which it starts."""
 
     __slots__ = (
-        "aborting", "awaited", "causes", "counted", "dead_letters", "durable_through", "epoch", "hot_keys", "now",
-        "open_effects", "pairs", "restarts", "resumed", "retries", "runs", "told", "undurable", "unsettled",
+        "aborting", "awaited", "carried_through", "causes", "counted", "dead_letters", "durable_through", "epoch", "hot_keys", "now",
+        "open_effects", "pairs", "released", "restarts", "resumed", "retries", "runs", "told", "undurable", "unsettled",
     )  # fmt: skip
 
     def __init__(self, publication: Publication, epoch: int, now: float) -> None:
@@ -70,7 +71,9 @@ class Ledger:
         self.hot_keys: Counter[tuple[str, str]] = Counter()
         self.pairs: Counter[tuple[str, str]] = Counter()
         self.resumed: dict[str, Resumed] = {}  # By run id, what runs go on with that had made calls before the start.
-        self.open_effects: dict[int, None] = {}  # The seqs whose effects have not all ended, in their order.
+        self.open_effects: dict[int, dict[int, RecordedEffect]] = {}  # By seq, in their order, and index.
+        self.released = False  # Something was accepted that a run or an effect had submitted; a drain looks once more.
+        self.carried_through = through  # The newest seq whose effects are, or were, among them.
         self.awaited: list[tuple[int, int, Any]] = []  # (seq, order of asking, future), the lowest seq first.
         self.aborting: dict[int, str] = {}  # The un-ended runs that are to end as aborted, with the reasons.
         self.dead_letters: DeadLetters
@@ -91,3 +94,19 @@ class Ledger:
         self.counted = counted
         if not durable:
             self.undurable.extend(message.runs)
+
+    def open_effects_of(self, seq: int, effects: Sequence[RecordedEffect]) -> None:
+        """Note the effects that a commit has released. Twice: the first counts, also when they have ended."""
+        if seq > self.carried_through:
+            self.carried_through = seq
+            self.open_effects[seq] = dict(enumerate(effects))
+
+    def end_effect(self, seq: int, index: int, hand_on: Callable[[], object]) -> bool:
+        """An effect has ended: hand on what it returned. False if it had ended before; then nothing is handed on."""
+        left = self.open_effects.get(seq, {})
+        if left.pop(index, None) is None:
+            return False
+        if not left:
+            del self.open_effects[seq]
+        hand_on()
+        return True

@@ -41,7 +41,7 @@ def collected() -> Iterator[list[Finding]]:
 
 
 class registering:  # noqa: N801
-    """`with registering(): ...` around what raises RegistrationError; what follows runs after an error that was collected."""
+    """`with registering(): ...` around what raises RegistrationError; what follows runs if that was collected."""
 
     __slots__ = ()
 

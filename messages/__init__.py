@@ -65,7 +65,6 @@ from seqtor.messages.lifecycle import (
     DeadLetter,
     Drain,
     Drained,
-    StoreCrashed,
     StoreRecovered,
     StoreRefusedToStart,
 )
@@ -226,7 +225,6 @@ __all__ = [
     "State",
     "Stats",
     "StoreAccess",
-    "StoreCrashed",
     "StoreRecovered",
     "StoreRefusedToStart",
     "StoreUnavailable",

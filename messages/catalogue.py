@@ -39,7 +39,6 @@ from seqtor.messages.lifecycle import (
     DeadLetter,
     Drain,
     Drained,
-    StoreCrashed,
     StoreRecovered,
     StoreRefusedToStart,
 )
@@ -109,7 +108,6 @@ CATALOGUE: tuple[type, ...] = (
     Drained,
     HoldEffects,
     CloseResource,
-    StoreCrashed,
     StoreRecovered,
     StoreRefusedToStart,
     ActorCrashed,

@@ -37,10 +37,8 @@ class CarryOut:
 class ResumeEffects:
     """From: the system, once it takes triggers. To: effects. Answer: `EffectsEnded` for each seq.
 
-    `effects` are the `OpenEffect`s of an earlier process. Twice: the second is ignored.
+    Begin what an earlier process had left. Twice: the second is ignored.
     """
-
-    effects: tuple[Any, ...]
 
 
 @message

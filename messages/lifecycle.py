@@ -14,7 +14,6 @@ __all__ = [
     "DeadLetter",
     "Drain",
     "Drained",
-    "StoreCrashed",
     "StoreRecovered",
     "StoreRefusedToStart",
 ]
@@ -87,17 +86,6 @@ class CloseResource:
 
     manager: Any
     reply_to: Any
-
-
-@message
-class StoreCrashed:
-    """From: the root. To: committer, before the store is restarted. Answer: none.
-
-    A commit that the store was asked about is offered again, or ends as failed. Twice: counted twice.
-    """
-
-    store: str
-    error: BaseException
 
 
 @message

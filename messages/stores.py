@@ -85,7 +85,7 @@ class ValidateCommit:
 
 @message
 class ValidationDone:
-    """From: a store cell. To: committer. Answer: none. `error` is None or a `Rejected`.
+    """From: a store cell. To: committer. Answer: none. `error` is None, a `Rejected`, or what crashed the store.
 
     `unavailable_s` is how long to wait before the commit is offered again, if the store's medium is away (0: offer it
     now). Twice: the second is ignored, as is one from an older epoch.
@@ -96,4 +96,5 @@ class ValidationDone:
     attempt: int
     epoch: int
     error: BaseException | None
+    crashed: bool = False
     unavailable_s: float | None = None

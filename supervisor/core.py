@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from loguru import logger
-from pykka import ActorDeadError
+from pykka import ActorDeadError, Timeout
 
 from seqtor.actors.committer import Committer
 from seqtor.actors.dead_letters import DeadLetters, DeadRun
@@ -54,7 +54,7 @@ from seqtor.messages.errors import (
     Rejected,
 )
 from seqtor.messages.journal import AppendIntake, AwaitDurable, CheckpointDue, FlushIntake, ReadJournal
-from seqtor.messages.lifecycle import ActorCrashed, Drain, StoreCrashed
+from seqtor.messages.lifecycle import ActorCrashed, Drain
 from seqtor.messages.records import AcceptedRecord
 from seqtor.messages.runs import (
     AbortRun,
@@ -69,11 +69,12 @@ from seqtor.messages.runs import (
     State,
     Stats,
 )
-from seqtor.messages.stores import ApplyCommits
+from seqtor.messages.stores import ApplyCommits, ValidateCommit
 from seqtor.messages.triggers import Trigger
 from seqtor.resumed import ResumedRuns
 from seqtor.root import Group, Root
 from seqtor.settings import Settings
+from seqtor.tree.view import Tree, supervisor_of, tree_of
 from seqtor.tree.window import Restart
 
 __all__ = ["RunningSystem"]
@@ -81,6 +82,22 @@ __all__ = ["RunningSystem"]
 FIRST_EPOCH = 1
 TRIES = 10
 ANSWERS = (ActorDeadError, NotRunning, OutcomeUnknown)
+
+
+class Once:
+    """Stands where an asker's future would, for a question that is asked again: the first answer counts.
+
+    That an actor crashed at the question is no answer.
+    """
+
+    __slots__ = ("_future",)
+
+    def __init__(self, future: ReplyFuture) -> None:
+        self._future = future
+
+    def set(self, value: Any) -> None:
+        """Answer."""
+        answer_once(self._future, value)
 
 
 class RunningSystem:
@@ -122,6 +139,7 @@ class RunningSystem:
         self.intake: Intake
         self.history: HeldRuns | KeptHistory
         self._journal_ref: Any = None
+        self._checkpointer_ref: Any = None
         self._drained: ReplyFuture | None = None
         self._checkpoints: Checkpoints | None = None
         try:
@@ -200,7 +218,7 @@ class RunningSystem:
         for ref, state in zip(self._cell_refs, states, strict=True):
             if through:
                 ref.actor_inbox.tell(ApplyCommits(seq=through, state=state, epoch=epoch))
-        path.effects = self._effects.start(dispatchers, path, through, root)
+        path.effects = self._effects.start(dispatchers, path, root)
         path.wire()
         self._supervise()
         if recovery is not None and self._checkpoints is not None:
@@ -225,17 +243,36 @@ class RunningSystem:
         def rebuild(_: ActorCrashed) -> None:
             with self._lock:  # The edge takes no trigger meanwhile.
                 path.rebuild(self._accepted)
+            self._drain_again()
 
         policy = Restart(self._settings.restart_intensity, self._settings.restart_period)
         root.supervise(Group("the core", path.refs, policy, rebuild))
         for ref, cell in zip(self._stores, self._cell_refs, strict=True):
 
-            def restart(message: ActorCrashed, name: str = ref.name, cell: Any = cell) -> None:
-                root.committer.tell(StoreCrashed(store=name, error=message.error))
+            def restart(_: ActorCrashed, cell: Any = cell) -> None:
                 ledger.restarts += 1
+                # It is asked again when it has recovered.
+                cell.actor_inbox.drain(lambda message: not isinstance(message, ValidateCommit))
                 cell.restart()
 
             root.supervise(Group(f"store {ref.name!r}", [cell], ref.restart or policy, restart))
+        effects = self._effects
+        if effects.ref is not None:
+
+            def carry_out_again(_: ActorCrashed) -> None:
+                ledger.restarts += 1
+                effects.restart(path)
+                self._drain_again()
+
+            root.supervise(Group("effects", [effects.ref], policy, carry_out_again))
+        if self._checkpointer_ref is not None:
+
+            def check_again(_: ActorCrashed) -> None:
+                ledger.restarts += 1
+                self._checkpointer_ref.restart()
+                self._checkpointer_ref.tell(CheckpointDue())  # It may have crashed at one.
+
+            root.supervise(Group("checkpointer", [self._checkpointer_ref], policy, check_again))
 
     # The journal -------------------------------------------------------------------------------------------------------
 
@@ -321,8 +358,9 @@ class RunningSystem:
             self._forget_keys,
             inbox,
         )
-        checkpointer = Checkpointer.start_on(dispatchers.dedicated("checkpoints"), checkpoints, compaction, parent=root)
-        self._checkpointer_ref = checkpointer
+        self._checkpointer_ref = checkpointer = Checkpointer.start_on(
+            dispatchers.dedicated("checkpoints"), checkpoints, compaction, parent=root, restartable=True
+        )
         journal.checkpointer = checkpointer.actor_inbox
         self.history = KeptHistory(
             self._read_journal,
@@ -386,13 +424,17 @@ class RunningSystem:
         drained.driver = self._dispatchers.driver
         self._ledger.retries.stop_at = self._dispatchers.clock.time() + grace_s
         if self._broken is None:
-            self._inbox.tell(Drain(reply_to=drained))
+            self._drain_again()
             try:
                 drained.get(timeout=grace_s)
-            except Exception as late:
-                logger.warning(
-                    "{}: work was left after a grace of {:g} s ({})", self._name, grace_s, type(late).__name__
-                )
+            except Timeout:
+                logger.warning("{}: work was left after a grace of {:g} s", self._name, grace_s)
+
+    def _drain_again(self) -> None:
+        """Ask for the drain, once more after an actor has crashed that may have lost the question."""
+        drained = self._drained
+        if drained is not None and not drained.is_set():
+            self._inbox.tell(Drain(reply_to=Once(drained)))
 
     def _stop_everything(self) -> None:
         self._effects.hold()
@@ -457,6 +499,7 @@ class RunningSystem:
         unsequenced = [submission for submission in list(self.intake.open) if submission.seq is None]
         with self._at_rest:
             self._path.coordinator.give_up(unsequenced, error, conflicts_of)
+            self._path.sequencer.let_go()
         self.intake.give_up(error)  # Those that no actor knows: on their way when it crashed.
 
     # What the facade asks --------------------------------------------------------------------------------------------
@@ -584,6 +627,23 @@ class RunningSystem:
     def runs(self, before: int | None, count: int) -> tuple[RunRecord, ...]:
         """What the coordinator knows of the `count` runs below `before` (None: of the newest), newest first."""
         return self._ask([self._path.committer], GetRuns(reply_to=None, before=before, count=count))  # type: ignore[no-any-return]
+
+    def trees(self) -> tuple[Tree, ...]:
+        """The runtime's own actors, for `system.tree()`."""
+        path = self._path
+        refs = [("journal", self._journal_ref)] if self._journal_ref is not None else []
+        core = (
+            ("sequencer", path.sequencer_ref),
+            ("coordinator", path.coordinator_ref),
+            ("committer", path.committer_ref),
+        )
+        return (
+            *(tree_of(name, ref) for name, ref in refs),
+            supervisor_of(
+                "stores", [tree_of(ref.name, cell) for ref, cell in zip(self._stores, self._cell_refs, strict=True)]
+            ),
+            supervisor_of("core", [tree_of(name, ref) for name, ref in core]),
+        )
 
     def standing(self) -> str:
         """Where a system stands that has just started, in words."""

@@ -70,6 +70,11 @@ from seqtor.replay import Program, Progress, ReplayReport, replay, require_range
 from seqtor.resubmitting import Resubmitting
 from seqtor.settings import Settings, seconds
 from seqtor.snapshots import Snapshot
+from seqtor.tree.handles import ChildHandle
+from seqtor.tree.running import SupervisorRef
+from seqtor.tree.specs import ChildSpec, SupervisorSpec
+from seqtor.tree.users import UserTrees
+from seqtor.tree.view import Tree
 from seqtor.tree.window import Restart
 
 __all__ = ["Supervisor"]
@@ -116,6 +121,7 @@ class Supervisor:
         self._effects = EffectFunctions()
         self._resources = Resources()
         self._running: RunningSystem | None = None
+        self._users = UserTrees()
         self._control: ControlServer | None = None
         self._replaying: Intake | None = None
         self._stopped = False
@@ -229,6 +235,26 @@ class Supervisor:
 
         return register
 
+    @overload
+    def supervise(self, spec: ChildSpec, *, name: str | None = None, restart: Restart | None = None) -> ChildHandle: ...
+    @overload
+    def supervise(
+        self, spec: SupervisorSpec, *, name: str | None = None, restart: Restart | None = None
+    ) -> SupervisorRef: ...
+    def supervise(
+        self, spec: ChildSpec | SupervisorSpec, *, name: str | None = None, restart: Restart | None = None
+    ) -> ChildHandle | SupervisorRef:
+        """Put actors of your own beside the system; before or after the start.
+
+        A `ChildSpec` is one actor under a supervisor of its own, with the window `restart`; returns its handle. A
+        `SupervisorSpec` is a whole tree, called `name`; returns its reference. They are started after everything else and
+        stopped first, in reverse order. One that gives up is reported and down; the system goes on.
+
+        Raises RegistrationError for what cannot be meant; after the start, StartFailed.
+        """
+        with registering():
+            return self._users.add(spec, name, restart)  # type: ignore[no-any-return, call-overload]
+
     def include(self, bundle: Bundle) -> None:
         """Take over the registrations of a bundle."""
         if not isinstance(bundle, Bundle):
@@ -284,12 +310,13 @@ class Supervisor:
             self.name, self.settings, stores, self._handlers, self._prepare, self._find_handler, self._upcasts, backend,
             dispatchers, self._effects, tuple(self._resources.refs),
         )  # fmt: skip
-        if dispatchers.driver is None:  # A simulated system has one thread, which cannot wait for other processes.
-            try:
+        try:
+            self._users.start(dispatchers)
+            if dispatchers.driver is None:  # A simulated system has one thread, which cannot wait for other processes.
                 self._control = open_control(self, backend)
-            except BaseException:
-                self.stop(0)
-                raise
+        except BaseException:
+            self.stop(0)
+            raise
         self._log.info("{}: started: {}", self.name, self._running.standing())
         return self
 
@@ -307,6 +334,7 @@ class Supervisor:
         self._stopped = True
         control, self._control = self._control, None
         with closing_control(control):
+            self._users.stop(grace_s)  # First: what they still have to submit, they submit to a running system.
             self._running.stop(grace_s)
         self._log.info("{}: {} at seq {}", self.name, self.life.value, self._running.newest().seq)
 
@@ -521,6 +549,15 @@ class Supervisor:
                 yield from commits(history, after, through, limit, oldest_first=oldest_first)
 
         return records()
+
+    def tree(self) -> Tree:
+        """The supervision tree as it is now: every actor with its state, its restarts and what waits in its mailbox."""
+        running, control = self._running, self._control
+        runtime: tuple[Tree, ...] = () if running is None else running.trees()
+        edge = () if control is None else (control.tree(),)
+        return Tree(
+            name=self.name, kind="supervisor", state=self.life.value, children=(*runtime, *self._users.trees(), *edge)
+        )  # fmt: skip
 
     def conflicts(self) -> ConflictReport:
         """Hottest keys, handler pairs that collide, executions wasted; of runs that have ended."""

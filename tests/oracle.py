@@ -486,10 +486,22 @@ class SerialOracle:
         """All stores as plain values after a seq."""
         return self.outcomes[seq - 1].contents if seq else self.initial
 
-    def run(self, handler: Callable[[Any, Any], Any], trigger: Any) -> Outcome:
-        """Run the next trigger to its end."""
+    def run(
+        self, handler: Callable[[Any, Any], Any], trigger: Any, *, max_runs: int = 1, run_number: int = 1
+    ) -> Outcome:
+        """Run the next trigger to its end; with `max_runs` a failure is followed by another run, as long as it is not the
+        last.
+        """
         state, result, error = self._run(handler, trigger, len(self.outcomes) + 1)
-        outcome = Outcome(state, result, error, self.contents())
+        if state is State.FAILED and run_number < max_runs:
+            state = State.RETRYING
+        return self._note(Outcome(state, result, error, self.contents()))
+
+    def skip(self, state: State) -> Outcome:
+        """The next seq ends without an effect, by no doing of its handler: aborted, or past its deadline."""
+        return self._note(Outcome(state, None, None, self.contents()))
+
+    def _note(self, outcome: Outcome) -> Outcome:
         self.outcomes.append(outcome)
         return outcome
 

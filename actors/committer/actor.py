@@ -25,7 +25,7 @@ from seqtor.actors.publications import Board, Publication
 from seqtor.actors.stores.contract import StoreRef
 from seqtor.messages.commits import AttemptCrashed, CommitJudged, CommitRun
 from seqtor.messages.errors import Aborted
-from seqtor.messages.lifecycle import ActorCrashed, StoreCrashed, StoreRecovered
+from seqtor.messages.lifecycle import ActorCrashed, StoreRecovered
 from seqtor.messages.runs import (
     AbortRun,
     GetConflicts,
@@ -54,7 +54,7 @@ class Committer(Actor):
     """Owns the order of commits."""
 
     receives: ClassVar[tuple[type, ...]] = (
-        CommitRun, StretchEnded, CommitJudged, ValidationDone, StoreCrashed, StoreRecovered, AttemptCrashed, ActorCrashed, AbortRun,
+        CommitRun, StretchEnded, CommitJudged, ValidationDone, StoreRecovered, AttemptCrashed, ActorCrashed, AbortRun,
         GetStats, GetRecord, GetRuns, GetConflicts,
     )  # fmt: skip
 
@@ -137,20 +137,17 @@ class Committer(Actor):
             else:
                 self._order.awaited_validation(message.store, message.seq, message.attempt)
             return
+        if message.crashed and not self._is_last_crash(message):
+            return  # Asked again when the store has recovered.
         self._order.validated(message.store, message.seq, message.attempt, message.error)
 
-    def on_store_crashed(self, message: StoreCrashed) -> None:
+    def _is_last_crash(self, message: ValidationDone) -> bool:
         """Count the crash against the commit that the store was asked about: the third one ends its run."""
-        store = self._index_of(message.store)
-        head = self._order.awaits(store)
-        if head is None:
-            return
-        seq, attempt = head
         crashed = self._store_crashed
-        crashes = crashed[2] + 1 if crashed is not None and crashed[:2] == (store, seq) else 1
-        self._store_crashed = (store, seq, crashes)
-        if crashes >= STORE_CRASHES_MAX:
-            self._order.validated(store, seq, attempt, message.error)
+        again = crashed is not None and crashed[:2] == (message.store, message.seq)
+        crashes = crashed[2] + 1 if crashed is not None and again else 1
+        self._store_crashed = (message.store, message.seq, crashes)
+        return crashes >= STORE_CRASHES_MAX
 
     def on_store_recovered(self, message: StoreRecovered) -> None:
         """Bring a store that was restarted up to date, and ask it again about the commit that waits for it."""

@@ -486,7 +486,9 @@ class CommitOrder:
         if attempt >= ATTEMPT_AT_HEAD:
             return seq - 1 if seq > self.next_seq else None
         claimed = self._claims.highest_below(seq, accesses)
-        executing = highest_executing_below(seq, accesses, self._executing) if self._executing else None
+        executing = None
+        if self._executing:
+            executing = highest_executing_below(seq, accesses, self._executing, self.next_seq)
         if claimed is None or executing is None:
             return executing if claimed is None else claimed
         return max(claimed, executing)

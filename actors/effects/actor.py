@@ -12,7 +12,8 @@ import copy
 import enum
 import random
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from typing import Any, ClassVar
 
 from loguru import logger
@@ -21,8 +22,9 @@ from seqtor.actors.base import Actor, Ref
 from seqtor.actors.dispatchers.contract import Cancellable, Dispatchers
 from seqtor.actors.effects.execution import EffectTasks, EffectWorker, Workshop
 from seqtor.actors.effects.functions import EffectFunction, EffectFunctions
-from seqtor.actors.journal.open_runs import DEAD_LETTERS_MAX
-from seqtor.actors.mailbox import Mailbox
+from seqtor.actors.ledger import Ledger
+from seqtor.actors.mailbox import Mailbox, answer
+from seqtor.actors.submissions import Submission
 from seqtor.messages.effects import (
     CarryOut,
     DeadLetterRecord,
@@ -36,7 +38,7 @@ from seqtor.messages.effects import (
     ResumeEffects,
 )
 from seqtor.messages.journal import AppendEntry
-from seqtor.messages.lifecycle import Drain, Drained
+from seqtor.messages.lifecycle import ActorCrashed, Drain, Drained
 from seqtor.messages.records import EffectRecord, RecordedEffect
 from seqtor.messages.runs import AcceptTriggers
 
@@ -97,6 +99,7 @@ class Effects(Actor):
 
     receives: ClassVar[tuple[type, ...]] = (
         CarryOut, ResumeEffects, EffectExecuted, EffectDue, EffectRecorded, GetDeadLetters, Drain, HoldEffects,
+        ActorCrashed,
     )  # fmt: skip
 
     def __init__(
@@ -105,16 +108,19 @@ class Effects(Actor):
         functions: EffectFunctions,
         dispatchers: Dispatchers,
         journal: Mailbox | None,
-        through: int,
-        dead: Iterable[EffectRecord],
+        ledger: Ledger,
+        dead: deque[EffectRecord],
+        *,
+        resumed: bool = False,
     ) -> None:
         super().__init__()
+        self._ledger = ledger
         self._workshop = workshop
         self._functions = functions
         self._dispatchers = dispatchers
         self._journal = journal
-        self._carried_through = through
-        self._resumed = False
+        self._carried_through = ledger.carried_through
+        self._resumed = resumed
         self._seed = dispatchers.entropy()
         self._open: dict[tuple[int, int], Open] = {}
         self._left: dict[int, int] = {}  # How many effects of a commit have not ended.
@@ -129,9 +135,19 @@ class Effects(Actor):
         self._draining = False
         self._holding = False
         self._released = False  # A trigger was accepted since the last drain.
-        self.dead: deque[EffectRecord] = deque(dead, maxlen=DEAD_LETTERS_MAX)
+        self.dead = dead
         self.sequencer: Mailbox
         self.coordinator: Mailbox
+
+    def on_start(self) -> None:
+        """After a restart: begin what had not ended once more, under the same keys."""
+        if self._resumed:
+            self._resume()
+
+    def on_failure(self, exception_type: Any, exception_value: Any, traceback: Any) -> None:
+        """Nobody listens any more to who executes now: what they do is done once more."""
+        for worker in [*self._workers, *([self._tasks] if self._tasks is not None else [])]:
+            worker.stop(block=False)
 
     # What is to be done ------------------------------------------------------------------------------------------------
 
@@ -141,11 +157,16 @@ class Effects(Actor):
             for index, effect in enumerate(message.effects):
                 self._add(message.seq, index, effect)
 
-    def on_resume_effects(self, message: ResumeEffects) -> None:
+    def on_resume_effects(self, _: ResumeEffects) -> None:
         if not self._resumed:
             self._resumed = True
-            for each in message.effects:
-                self._add(each.seq, each.index, each.effect)
+            self._resume()
+
+    def _resume(self) -> None:
+        for seq, effects in self._ledger.open_effects.items():
+            for index, effect in effects.items():
+                if (seq, index) not in self._open:
+                    self._add(seq, index, effect)
 
     def _add(self, seq: int, index: int, effect: RecordedEffect) -> None:
         opened = Open(seq, index, effect, self._functions.named(effect.name))
@@ -209,14 +230,14 @@ class Effects(Actor):
                 nothing = EffectDue(seq=0, index=0, attempt=0)
                 self._dispatchers.timers.call_after(THREAD_RETRY_S, lambda: self.tell_self(nothing))
             return None
-        worker = EffectWorker.start_on(dispatcher, self._workshop, self.actor_inbox, parent=self._parent)
+        worker = EffectWorker.start_on(dispatcher, self._workshop, self.actor_inbox, parent=self.actor_inbox)
         self._workers.append(worker)
         return worker
 
     def _task_worker(self) -> Ref:
         if self._tasks is None:
             loop = self._dispatchers.loop
-            self._tasks = EffectTasks.start_on(loop, self._workshop, self.actor_inbox, loop, parent=self._parent)
+            self._tasks = EffectTasks.start_on(loop, self._workshop, self.actor_inbox, loop, parent=self.actor_inbox)
         return self._tasks
 
     # What became of it -------------------------------------------------------------------------------------------------
@@ -235,6 +256,20 @@ class Effects(Actor):
             self._wait(opened, message.failure)
         else:
             self._end(opened, message)
+
+    def on_actor_crashed(self, message: ActorCrashed) -> None:
+        """Who executed is gone (a defect of seqtor or of the machine): what it had begun is begun once more."""
+        self._workers = [worker for worker in self._workers if worker.actor_urn != message.urn]
+        self._idle = [worker for worker in self._idle if worker.actor_urn != message.urn]
+        on_loop = self._tasks is not None and self._tasks.actor_urn == message.urn
+        if on_loop:
+            self._tasks = None
+        for opened in self._open.values():
+            if opened.worker is not None and opened.worker.actor_urn == message.urn:
+                opened.worker = None
+                self._active -= 1
+                self._on_loop -= on_loop
+                self._make_due(opened)
 
     def _can_end(self, message: EffectExecuted) -> bool:
         """Whether what became of an effect can still be kept while everything stops."""
@@ -297,13 +332,18 @@ class Effects(Actor):
                 "effect {!r} of seq {} is a dead letter after {} attempts: {}",
                 opened.effect.name, seq, opened.attempt, _text(record.error),
             )  # fmt: skip
-        if opened.submission is not None and not self._holding:  # Else it is accepted and runs after the next start.
-            self._released = True
-            self.sequencer.tell(AcceptTriggers(submissions=(opened.submission,), bypasses=True))
+        self._ledger.end_effect(seq, opened.index, partial(self._hand_on, opened.submission))
         self._left[seq] -= 1
         if not self._left[seq]:
             del self._left[seq]
             self.coordinator.tell(EffectsEnded(seq=seq, submitted=self._released))
+
+    def _hand_on(self, submission: Submission[Any] | None) -> None:
+        """Accept what an effect returned; while everything stops it is accepted on disk, and runs after the next start."""
+        if submission is not None and not self._holding:
+            self._released = self._ledger.released = True
+            self._workshop.intake.open[submission] = None
+            self.sequencer.tell(AcceptTriggers(submissions=(submission,), bypasses=True))
 
     # The stop ----------------------------------------------------------------------------------------------------------
 
@@ -317,14 +357,14 @@ class Effects(Actor):
             if self._released:  # What effects returned has yet to run, and may have effects of its own.
                 self.sequencer.tell(Drain(reply_to=reply_to))
             else:
-                reply_to.set(Drained())
+                answer(reply_to, Drained())
         self._released = False
 
     def on_hold_effects(self, _: HoldEffects) -> None:
         self._holding = self._draining = True
         drains, self._drains = self._drains, []
         for reply_to in drains:  # Nothing that they wait for will happen any more.
-            reply_to.set(Drained())
+            answer(reply_to, Drained())
 
     def on_stop(self) -> None:
         """Name what has not ended."""

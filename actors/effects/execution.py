@@ -72,7 +72,7 @@ class Workshop:
         self._journal_id = journal_id
         self._upcasts = upcasts
         self._resources = resources
-        self._intake = intake
+        self.intake = intake
         self._prepare = prepare
         self._clock = clock
 
@@ -113,7 +113,7 @@ class Workshop:
         key, now = self._key_of(task), self._clock.time()
         event_time = now if own_time is None else own_time
         origin = Origin(id=key, cause=key)
-        submission = Submission(self._intake, task.index + 1, trigger, handler, priority, event_time, now, origin)
+        submission = Submission(self.intake, task.index + 1, trigger, handler, priority, event_time, now, origin)
         return submission, AcceptedRecord.model_validate_json(accepted_text(submission))
 
 
@@ -153,9 +153,9 @@ class EffectTasks(Actor):
         self._has_stopped = False
 
     def on_execute_effect(self, message: ExecuteEffect) -> None:
-        self._loop.call(lambda: self._begin(message))
+        self._loop.call(lambda: self._start_task(message))
 
-    def _begin(self, message: ExecuteEffect) -> None:
+    def _start_task(self, message: ExecuteEffect) -> None:
         if not self._has_stopped:
             task = asyncio.get_running_loop().create_task(self._execute(message))
             self._tasks[task] = None

@@ -102,6 +102,10 @@ class Sequencer(Actor):
                 self.coordinator.tell(Drain(reply_to=reply_to))
             self._drains.clear()
 
+    def let_go(self) -> None:
+        """Forget what waits, because it was answered; for the system that has stopped or broken down."""
+        self._waiting = WaitingTriggers()
+
     def _sequence(self, waiting: WaitingTriggers) -> None:
         window = self._window
         seq = self._seq

@@ -98,14 +98,21 @@ class StoreCell(Actor):
             error = rejection
         except StoreUnavailable as away:
             unavailable_s = max(away.retry_after, 0.001)
-        message.committer.tell(
-            ValidationDone(
-                store=message.store, seq=message.commit.seq, attempt=message.attempt, epoch=message.epoch, error=error,
-                unavailable_s=unavailable_s,
-            )
-        )  # fmt: skip
+        except BaseException as failure:
+            message.committer.tell(_answer(message, failure, crashed=True))
+            raise
+        message.committer.tell(_answer(message, error, unavailable_s=unavailable_s))
         del error  # Its traceback leads back to this frame.
 
     def on_stop(self) -> None:
         if self._behaviour is not None:
             self._behaviour.close()
+
+
+def _answer(
+    asked: ValidateCommit, error: BaseException | None, *, crashed: bool = False, unavailable_s: float | None = None
+) -> ValidationDone:
+    return ValidationDone(
+        store=asked.store, seq=asked.commit.seq, attempt=asked.attempt, epoch=asked.epoch, error=error, crashed=crashed,
+        unavailable_s=unavailable_s,
+    )  # fmt: skip

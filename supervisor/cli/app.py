@@ -12,8 +12,8 @@ from seqtor.cli.journal import journal
 from seqtor.cli.options import AsJson
 from seqtor.cli.output import say, say_json
 from seqtor.cli.past import diff, history, state
-from seqtor.cli.replaying import replay, verify
 from seqtor.cli.remote import conflicts, dead_letters, emit, stats, submit, tree
+from seqtor.cli.replaying import replay, verify
 from seqtor.cli.run import run
 from seqtor.cli.runs import runs
 
@@ -22,7 +22,10 @@ __all__ = ["app"]
 app = typer.Typer(
     name="seqtor",
     help="Run a seqtor system, talk to it, look into its journal.",
-    epilog="Exit codes: 0 fine, 1 divergence or damage found, 2 wrong usage, 3 the journal is locked or cannot be read.",
+    epilog=(
+        "Exit codes: 0 fine, 1 divergence, damage or errors found, 2 wrong usage, 3 the journal is locked or cannot be "
+        "read, 4 the end is unknown, 70 the system broke down, 130 stopped at once."
+    ),
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

@@ -9,7 +9,6 @@ from typing import Any
 
 import seqtor
 from seqtor.actors.clock import SystemClock
-from seqtor.messages.events import EventEmitted
 from seqtor.system import Supervisor
 
 __all__ = ["banner", "facts", "standing"]
@@ -28,7 +27,7 @@ def facts(system: Supervisor) -> dict[str, Any]:
         "handlers": {
             handler.name: "async" if handler.is_async else "sync"
             for handler in system._handlers
-            if handler.trigger_type is not EventEmitted
+            if handler.trigger_type.__module__.partition(".")[0] != "seqtor"
         },
         "effects": list(system._effects.names),
         "resources": [ref.name for ref in system._resources.refs],
@@ -82,4 +81,6 @@ def _store(spec: Any) -> str:
 def _changed_settings(system: Supervisor) -> dict[str, Any]:
     fields = type(system.settings).model_fields
     found = {name: getattr(system.settings, name) for name in fields}
-    return {name: value for name, value in found.items() if value != fields[name].get_default(call_default_factory=True)}
+    return {
+        name: value for name, value in found.items() if value != fields[name].get_default(call_default_factory=True)
+    }

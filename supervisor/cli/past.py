@@ -1,7 +1,7 @@
-"""`state`, `history`, `diff`: what the stores held, from the journal.
+"""`state`, `history`, `diff`: what the stores held.
 
-Owns the looking back: in the journal, or, if a system runs on it, by asking that system. In the journal collections and documents are read without the program's code; for stores of the user's own it is
-needed (`--system`).
+Owns the looking back: in the journal, or, if a system runs on it, by asking that system. In a journal, collections and
+documents are read without the program's code; for stores of the user's own it is needed (`--system`).
 """
 
 from __future__ import annotations

@@ -42,7 +42,7 @@ from seqtor.messages.errors import (
 )
 from seqtor.messages.triggers import Priority
 
-__all__ = ["PatienceOption", "connected", "conflicts", "dead_letters", "emit", "running", "stats", "submit", "tree"]
+__all__ = ["PatienceOption", "conflicts", "connected", "dead_letters", "emit", "running", "stats", "submit", "tree"]
 
 PATIENCE_S = 10.0
 NOT_COMMITTED = (Rejected, HandlerFailed, DeadlineExceeded, Aborted, Cancelled, FootprintViolation)
@@ -214,7 +214,7 @@ def tree(journal: JournalOption = None, system: SystemOption = None, as_json: As
 def _fields(text: str) -> dict[str, Any]:
     value = _json(text)
     if not isinstance(value, dict):
-        raise usage_error(f"the fields of a trigger are a JSON object, such as {{\"amount\": 5}}, got {text}")
+        raise usage_error(f'the fields of a trigger are a JSON object, such as {{"amount": 5}}, got {text}')
     return value
 
 

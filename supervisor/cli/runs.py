@@ -15,7 +15,7 @@ from seqtor.cli.options import AsJson, JournalOption, SystemOption, backend_of, 
 from seqtor.cli.output import compact, moment, say, say_json
 from seqtor.cli.remote import connected, running
 from seqtor.control.values import as_json as plain
-from seqtor.messages.errors import RegistrationError
+from seqtor.messages.errors import AlreadyResubmitted, RegistrationError
 from seqtor.queries import RunFilter, kept_records, run_record
 
 __all__ = ["runs"]
@@ -54,15 +54,10 @@ def list_runs(
 
 
 @runs.command()
-def show(
-    seq: SeqArgument, journal: JournalOption = None, system: SystemOption = None, as_json: AsJson = False
-) -> None:
+def show(seq: SeqArgument, journal: JournalOption = None, system: SystemOption = None, as_json: AsJson = False) -> None:
     """Show all that is known of the run at a seq."""
     with running(journal, system) as connection:
-        if connection is not None:
-            found = connection.query("record", seq=seq)
-        else:
-            found = _kept_run(journal, system, seq)
+        found = connection.query("record", seq=seq) if connection is not None else _kept_run(journal, system, seq)
         if as_json:
             say_json(found)
             return
@@ -78,7 +73,9 @@ def show(
 @runs.command()
 def abort(
     seq: SeqArgument,
-    reason: Annotated[str, typer.Option("--reason", metavar="TEXT", help="What the caller is told.")] = "by an operator",
+    reason: Annotated[
+        str, typer.Option("--reason", metavar="TEXT", help="What the caller is told.")
+    ] = "by an operator",
     journal: JournalOption = None,
     system: SystemOption = None,
     as_json: AsJson = False,
@@ -98,7 +95,10 @@ def resubmit(
 ) -> None:
     """Try again what was given up, and print the id of the new run."""
     with connected(journal, system) as connection:
-        submission = connection.resubmit(letter)
+        try:
+            submission = connection.resubmit(letter)
+        except AlreadyResubmitted as error:
+            raise usage_error(str(error)) from None
         say_json({"run": submission.id}) if as_json else say(submission.id)
 
 

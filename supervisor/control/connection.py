@@ -156,23 +156,26 @@ class Connected:
         answer |= {"seq": submission.seq, "state": submission.state}
         await self._send_value(answer)
 
-    async def _send_error(self, number: int | None, error: BaseException) -> None:
-        await self._send({"id": number, "error": remote_error(error)})
+    async def _send_error(self, number: int | None, error: BaseException, index: int | None = None) -> None:
+        await self._send({"id": number, "index": index, "error": remote_error(error)})
 
     async def _send_value(self, answer: dict[str, Any]) -> None:
         """Send what may be large, or an error in its place."""
         try:
             sent = frame(answer)
-        except Exception as error:  # A result of the program's own that cannot be written after all.
-            await self._send_error(answer["id"], error)
+            self._require_room(len(sent))
+        except Exception as error:  # Too large; or a result of the program's own that cannot be written after all.
+            await self._send_error(answer["id"], error, answer.get("index"))
             return
-        if len(sent) > self._limits.answer_bytes_max:
-            text = f"the answer has {len(sent)} bytes, allowed are {self._limits.answer_bytes_max}: ask for less of it"
-            await self._send_error(answer["id"], ValueError(text))
-        elif self._server.unsent_bytes + len(sent) > self._limits.unsent_bytes_max:
-            await self._send_error(answer["id"], _busy("too much waits to be read by the clients"))
-        else:
-            await self._send_bytes(sent)
+        await self._send_bytes(sent)
+
+    def _require_room(self, count: int) -> None:
+        """Raise ValueError for an answer that is too large, Overloaded if too many wait to be read."""
+        limits = self._limits
+        if count > limits.answer_bytes_max:
+            raise ValueError(f"the answer has {count} bytes, allowed are {limits.answer_bytes_max}: ask for less of it")
+        if self._server.unsent_bytes + count > limits.unsent_bytes_max:
+            raise _busy(f"{self._server.unsent_bytes} bytes wait to be read by the clients")
 
     async def _send(self, answer: dict[str, Any]) -> None:
         await self._send_bytes(frame(answer))

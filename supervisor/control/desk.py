@@ -18,7 +18,6 @@ from seqtor.actors.handlers import did_you_mean
 from seqtor.control import protocol
 from seqtor.control.values import as_json
 from seqtor.messages.control import ServeRequest
-from seqtor.messages.errors import RegistrationError
 from seqtor.messages.events import make_event
 from seqtor.messages.triggers import Priority, Trigger
 
@@ -62,7 +61,9 @@ def emit(system: Supervisor, request: protocol.Emit) -> Any:
 
 
 def query(system: Supervisor, request: protocol.Query) -> Any:
-    return as_json(_verb(system, request.verb)())
+    if request.verb == "tree":
+        return system.tree().as_dict()
+    return as_json(system.stats() if request.verb == "stats" else system.conflicts())
 
 
 def record(system: Supervisor, request: protocol.Record) -> Any:
@@ -78,17 +79,11 @@ def dead_letters(system: Supervisor, request: protocol.DeadLetters) -> Any:
 
 
 def abort(system: Supervisor, request: protocol.Abort) -> Any:
-    return as_json(_verb(system, "abort")(request.seq, request.reason))
+    return system.abort(request.seq, request.reason)
 
 
 def resubmit(system: Supervisor, request: protocol.Resubmit) -> Any:
-    verb = _verb(system, "resubmit")
-    letters = system.dead_letters(LETTERS_MAX)
-    for letter in letters:
-        if letter.id == request.letter:
-            return [verb(letter)]
-    hint = did_you_mean(request.letter, (letter.id for letter in letters))
-    raise LookupError(f"there is no dead letter {request.letter!r}{hint}")
+    return [system.resubmit(request.letter)]
 
 
 def states(system: Supervisor, request: protocol.States) -> Any:
@@ -159,14 +154,6 @@ def _shown(payload: Any) -> str:
     return text if len(text) <= 200 else f"{text[:200]}..."
 
 
-def _verb(system: Supervisor, name: str) -> Callable[..., Any]:
-    found: Callable[..., Any] | None = getattr(system, name, None)
-    if found is None:
-        raise RegistrationError(f"the system that runs has no {name}(): it is of another version")
-    return found
-
-
-LETTERS_MAX = 100_000
 SERVES: dict[type, Callable[[Any, Any], Any]] = {
     protocol.Submit: submit,
     protocol.Emit: emit,

@@ -58,7 +58,9 @@ class Link:
             self._greet()
         except TimeoutError:
             self._socket.close()
-            raise TimeoutError(f"the process that listens at '{path}' has not answered within {timeout_s:g} s") from None
+            raise TimeoutError(
+                f"the process that listens at '{path}' has not answered within {timeout_s:g} s"
+            ) from None
         except (ProtocolError, ConnectionError, EOFError) as error:
             self._socket.close()
             raise NotRunning(f"what listens at '{path}' is no seqtor system of this version: {error}") from error

@@ -8,13 +8,13 @@ all the same. Must never remove a file that is no socket, or one that another pr
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import hashlib
 import os
 import shutil
 import socket
 import stat
+import struct
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,7 +24,7 @@ from urllib.parse import unquote
 
 from seqtor.messages.errors import NotRunning, RegistrationError
 
-__all__ = ["Listening", "control_path", "dial", "socket_path"]
+__all__ = ["BACKLOG", "Listening", "control_path", "dial", "socket_path"]
 
 ADDRESS_BYTES_MAX = 103  # What every platform takes: 108 bytes on Linux, 104 elsewhere, one of them for the end.
 NAME_BYTES_MAX = 64  # Of a name that is made here.
@@ -56,7 +56,9 @@ def control_path(target: Any) -> Path:
     scheme, separator, rest = target.partition("://")
     if separator:
         if scheme != "sqlite" or len(rest) < 2:
-            raise RegistrationError(f"connect({target!r}): pass a path, sqlite:///PATH, or the path of a control socket")
+            raise RegistrationError(
+                f"connect({target!r}): pass a path, sqlite:///PATH, or the path of a control socket"
+            )
         target = unquote(rest[1:])
     path = Path(target).expanduser()
     return path if _is_socket(path) else socket_path(path)
@@ -66,9 +68,12 @@ def dial(path: Path, timeout_s: float) -> socket.socket:
     """Connect. Raises NotRunning if nobody listens, PermissionError for another user's, TimeoutError."""
     connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        connection.settimeout(timeout_s)
+        # A blocking connect with a limit of the kernel's: with one of Python's it does not wait for room in the backlog.
+        limit = struct.pack("ll", int(timeout_s), int(timeout_s % 1 * 1e6) + 1)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, limit)
         with _short(path) as address:
             connection.connect(address)
+        connection.settimeout(timeout_s)
     except (FileNotFoundError, NotADirectoryError):
         connection.close()
         raise NotRunning(
@@ -83,8 +88,12 @@ def dial(path: Path, timeout_s: float) -> socket.socket:
     except PermissionError as error:
         connection.close()
         raise PermissionError(
-            error.errno, f"the control socket '{path}' belongs to another user: connect as the user that runs the system"
+            error.errno,
+            f"the control socket '{path}' belongs to another user: connect as the user that runs the system",
         ) from None
+    except BlockingIOError:
+        connection.close()
+        raise TimeoutError(f"the process that listens at '{path}' has not let us in within {timeout_s:g} s") from None
     except BaseException:
         connection.close()
         raise
@@ -153,9 +162,8 @@ class Listening:
             dial(path, 1.0).close()
         except NotRunning:
             return
-        except OSError as error:
-            if error.errno not in (errno.EAGAIN, errno.ETIMEDOUT) and not isinstance(error, TimeoutError):
-                raise
+        except TimeoutError:
+            pass  # It is there, and busy.
         raise RegistrationError(
             f"the control socket '{path}' belongs to a running process: stop that one first, or give this system another "
             'path: settings={"control": "PATH"}'
@@ -194,7 +202,9 @@ def _lock_of(folder: Path) -> Iterator[None]:
     """Of several processes that look and replace, let one do both at a time."""
     fd = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     try:
-        with contextlib.suppress(OSError):  # Some file systems lock no folders: then the journal's lock is what is left.
+        with contextlib.suppress(
+            OSError
+        ):  # Some file systems lock no folders: then the journal's lock is what is left.
             fcntl.flock(fd, fcntl.LOCK_EX)
         yield
     finally:

@@ -62,7 +62,9 @@ class RemoteSubmission(Generic[ResultT_co]):
         answer = self._answer
         if answer is None:
             again = (
-                f"submit it again under the key {self.key!r}" if self.key else "with an idempotency key you could ask again"
+                f"submit it again under the key {self.key!r}"
+                if self.key
+                else "with an idempotency key you could ask again"
             )
             raise OutcomeUnknown(
                 f"the connection ended ({self._lost}) before {self._trigger_name} (run {self.id}) had ended. It was "

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import threading
 import weakref
 from collections.abc import Coroutine
@@ -22,11 +23,12 @@ from pykka import ActorDeadError
 from seqtor.actors.dispatchers.dedicated import Dedicated
 from seqtor.control.connection import Connected
 from seqtor.control.desk import HANDS_IN, ControlDesk
-from seqtor.control.place import Listening
+from seqtor.control.place import BACKLOG, Listening
 from seqtor.control.protocol import LIMITS, PROTOCOL, Limits, Request
 from seqtor.messages.control import ServeRequest
 from seqtor.messages.errors import Overloaded
 from seqtor.messages.lifecycle import ActorCrashed
+from seqtor.tree.view import Tree, supervisor_of, tree_of
 
 if TYPE_CHECKING:
     from seqtor.system import Supervisor
@@ -35,6 +37,8 @@ __all__ = ["ControlServer"]
 
 THREAD_STOP_S = 5.0
 BREAKDOWNS_MAX = 10
+READ_AHEAD_BYTES = 64 * 1024
+PAUSE_S = 1.0
 
 
 class ControlServer:
@@ -52,14 +56,12 @@ class ControlServer:
         self._closing = False
         self._loop = asyncio.new_event_loop()
         self._loop.set_exception_handler(self._log_unhandled)
-        self._server: asyncio.Server | None = None
         self._dispatchers = [Dedicated(f"{self.name}-control-{part}") for part in ("intake", "queries")]
         self._intake, self._queries = (self._start_desk(dispatcher) for dispatcher in self._dispatchers)
         self._thread = threading.Thread(target=self._serve, name=f"{self.name}-control", daemon=True)
-        started = threading.Event()
-        self._loop.call_soon(self._loop.create_task, self._listen(started))
+        listening.socket.setblocking(False)
+        self._loop.call_soon(self._listen)
         self._thread.start()
-        started.wait()
         _all.add(self)
 
     # What the facade calls -------------------------------------------------------------------------------------------
@@ -83,7 +85,9 @@ class ControlServer:
             stuck.append(self._thread.name)
         if stuck:
             logger.warning(
-                "{}: threads of the control socket did not stop in time and are abandoned: {}", self.name, ", ".join(stuck)
+                "{}: threads of the control socket did not stop in time and are abandoned: {}",
+                self.name,
+                ", ".join(stuck),
             )
         else:
             self._loop.close()
@@ -96,6 +100,10 @@ class ControlServer:
         done = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
         if not wait_for_futures([done], timeout_s).done:
             logger.warning("{}: the control socket does not answer; it is abandoned", self.name)
+
+    def tree(self) -> Tree:
+        """Its actors, for `system.tree()`."""
+        return supervisor_of("control", [tree_of("intake", self._intake), tree_of("queries", self._queries)])
 
     # What connections call, on the loop ------------------------------------------------------------------------------
 
@@ -133,27 +141,44 @@ class ControlServer:
                 logger.opt(exception=error).error("{}: the control socket's thread was interrupted", self.name)
         logger.error("{}: the control socket is closed, after {} interruptions", self.name, BREAKDOWNS_MAX)
         self._listening.withdraw()
-        self.let_go()
+        self._loop.run_until_complete(self._close_door())
+        self._loop.run_until_complete(self._disconnect_all(0.0))
 
-    async def _listen(self, started: threading.Event) -> None:
+    def _listen(self) -> None:
+        self._loop.add_reader(self._listening.socket, self._accept)
+
+    def _accept(self) -> None:
+        """Let in who waits at the door. By hand: asyncio's own server loses those who come while it closes."""
+        for _ in range(BACKLOG):
+            try:
+                client, _ = self._listening.socket.accept()
+            except (BlockingIOError, ConnectionAbortedError):
+                return
+            except OSError as error:  # No more descriptors: who waits goes on waiting.
+                logger.warning("{}: the control socket lets nobody in for {:g} s: {}", self.name, PAUSE_S, error)
+                self._loop.remove_reader(self._listening.socket)
+                self._loop.call_later(PAUSE_S, lambda: None if self._closing else self._listen())
+                return
+            task = self._loop.create_task(self._serve_client(client))
+            self._serving.add(task)
+            task.add_done_callback(self._serving.discard)
+
+    async def _serve_client(self, client: socket.socket) -> None:
+        """Serve a connection until it ends."""
+        client.setblocking(False)
+        reader = asyncio.StreamReader(limit=READ_AHEAD_BYTES)
+        protocol = asyncio.StreamReaderProtocol(reader)
         try:
-            listener = self._listening.socket
-            listener.setblocking(False)
-            limit = 64 * 1024
-            self._server = await asyncio.start_unix_server(self._arrive, sock=listener, limit=limit, backlog=128)
-        finally:
-            started.set()
-
-    def _arrive(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Serve a connection until it ends, in a task of its own."""
+            transport, _ = await self._loop.connect_accepted_socket(lambda: protocol, client)
+        except BaseException:
+            client.close()
+            raise
         if self._closing or (len(self._connected) >= self.limits.connections_max and not self._make_room()):
-            writer.transport.abort()
+            transport.abort()
             return
-        connected = Connected(self, reader, writer)
+        connected = Connected(self, reader, asyncio.StreamWriter(transport, protocol, reader, self._loop))
         self._connected[connected] = None
-        task = self._loop.create_task(connected.serve())
-        self._serving.add(task)
-        task.add_done_callback(self._serving.discard)
+        await connected.serve()
 
     def _make_room(self) -> bool:
         """Of those who have said nothing yet let the oldest go; False if all have."""
@@ -165,9 +190,10 @@ class ControlServer:
         return False
 
     async def _close_door(self) -> None:
-        self._closing = True
-        if self._server is not None:
-            self._server.close()
+        if not self._closing:
+            self._closing = True
+            self._loop.remove_reader(self._listening.socket)
+            self._listening.socket.close()
 
     async def _disconnect_all(self, timeout_s: float) -> None:
         left = list(self._connected)

@@ -26,8 +26,9 @@ def as_json(value: Any) -> Any:
     """A record, or several of them, as plain JSON; named tuples by their fields."""
     if isinstance(value, Trigger):
         return sent_trigger(value)
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return {name: as_json(getattr(value, name)) for name in value._fields}
+    names: Any = getattr(value, "_fields", None) if isinstance(value, tuple) else None
+    if names is not None:
+        return {name: as_json(getattr(value, name)) for name in names}
     if isinstance(value, (list, tuple)):
         return [as_json(each) for each in value]
     if isinstance(value, Mapping):

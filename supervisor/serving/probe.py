@@ -44,7 +44,8 @@ class Probe:
         """The question that is on its way, or a new one."""
         with self._lock:
             if self._asked is None:
-                self._asked = asked = Future()
+                asked: Future[Stats] = Future()
+                self._asked = asked
                 asked.set_running_or_notify_cancel()
                 # A thread for each: of a system that hangs, one hangs with it, and nothing waits for that one at the exit.
                 threading.Thread(target=self._answer, args=(asked,), name="seqtor-probe", daemon=True).start()

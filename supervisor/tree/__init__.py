@@ -4,7 +4,6 @@ from seqtor.actors.watching import unwatch, watch
 from seqtor.tree.errors import ChildRefused, RestartsExceeded, StartFailed
 from seqtor.tree.handles import ChildHandle
 from seqtor.tree.reports import Report, ReportKind
-from seqtor.tree.root import Root
 from seqtor.tree.running import SupervisorRef, start_supervisor
 from seqtor.tree.specs import AutoShutdown, ChildSpec, RestartKind, Strategy, SupervisorSpec
 from seqtor.tree.view import Tree
@@ -20,7 +19,6 @@ __all__ = [
     "Restart",
     "RestartKind",
     "RestartsExceeded",
-    "Root",
     "StartFailed",
     "Strategy",
     "SupervisorRef",

@@ -35,9 +35,8 @@ from seqtor.tree.events import (
     Tell,
     TimerFired,
 )
-from seqtor.tree.handles import ChildHandle, TreeHandle, make_handle
+from seqtor.tree.handles import ChildHandle
 from seqtor.tree.nodes import Node
-from seqtor.tree.specs import ChildSpec, SupervisorSpec
 from seqtor.tree.state import Supervision
 
 __all__ = ["SupervisorActor"]
@@ -156,8 +155,7 @@ class SupervisorActor(Actor):
         spec = command.spec
         handle = self._node.handle(spec.id)
         if handle is None:
-            handle = self._make_handle(spec)
-            self._node.add(handle)
+            handle = self._node.make(spec)
         handle.error = None
         try:
             urn, incarnation = handle.launch(spec, cast("Mailbox", self.actor_inbox))
@@ -166,12 +164,6 @@ class SupervisorActor(Actor):
             self._events.append(ChildEnded(command.child, command.start, error))
         else:
             self._instances[urn] = (command.child, command.start, incarnation)
-
-    def _make_handle(self, spec: ChildSpec) -> ChildHandle:
-        path = f"{self._node.path}/{spec.id}"
-        if isinstance(spec.start, SupervisorSpec):
-            return TreeHandle(spec.id, path, self._place, Node(spec.start, path, self._place), start_on_place)
-        return make_handle(spec, path, self._place)
 
     def _abandon(self, command: Abandon) -> None:
         handle = self._handle_of(command.child)

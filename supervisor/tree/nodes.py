@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from seqtor.tree.handles import ChildHandle, TreeHandle
+from seqtor.actors.base import Ref
+from seqtor.tree.handles import ChildHandle, TreeHandle, make_handle
 from seqtor.tree.places import Place
-from seqtor.tree.specs import SupervisorSpec
+from seqtor.tree.specs import ChildSpec, Strategy, SupervisorSpec
 from seqtor.tree.state import Child
 from seqtor.tree.view import Tree
 
@@ -20,13 +21,17 @@ __all__ = ["Node"]
 class Node:
     """One supervisor of a tree."""
 
-    def __init__(self, spec: SupervisorSpec, path: str, place: Place) -> None:
+    def __init__(self, spec: SupervisorSpec, path: str, place: Place, start: Callable[..., Ref]) -> None:
         self.spec = spec
         self.path = path
         self.place = place
+        self._start = start
         self.ready: Callable[[], None] | None = None  # Called at each start that is complete.
         self._handles: dict[str, ChildHandle] = {}
         self._published: tuple[tuple[str, str, int], ...] = ()
+        if spec.strategy is not Strategy.DYNAMIC:
+            for child in spec.children:
+                self.make(child)
 
     def handle(self, child: str) -> ChildHandle | None:
         """The handle of a child, by its id."""
@@ -36,9 +41,16 @@ class Node:
         """All handles."""
         return tuple(self._handles.copy().values())
 
-    def add(self, handle: ChildHandle) -> None:
-        """Keep the handle of a new child."""
-        self._handles[handle.id] = handle
+    def make(self, spec: ChildSpec) -> ChildHandle:
+        """Make and keep the handle of a new child."""
+        path = f"{self.path}/{spec.id}"
+        if isinstance(spec.start, SupervisorSpec):
+            below = Node(spec.start, path, self.place, self._start)
+            handle: ChildHandle = TreeHandle(spec.id, path, self.place, below, self._start)
+        else:
+            handle = make_handle(spec, path, self.place)
+        self._handles[spec.id] = handle
+        return handle
 
     def forget(self, child: str) -> None:
         """The child's spec is gone."""

@@ -17,6 +17,7 @@ from seqtor.actors.dispatchers.contract import Dispatcher, Dispatchers, Timers
 from seqtor.actors.dispatchers.dedicated import Dedicated
 from seqtor.actors.dispatchers.standalone import standalone_dispatcher
 from seqtor.actors.dispatchers.timers import ThreadTimers
+from seqtor.actors.futures import Driver
 from seqtor.tree.reports import Report, ReportKind
 from seqtor.tree.specs import ChildSpec
 
@@ -26,28 +27,31 @@ WARNINGS = (ReportKind.CRASHED, ReportKind.FAILED_TO_START, ReportKind.ABANDONED
 
 
 class Place:
-    """The surroundings of one tree; `on_report` is called on a supervisor's thread, must be quick and may not raise."""
+    """The surroundings of one tree, once it is opened. `on_report` is called on the supervisors' threads: it is quick."""
 
-    def __init__(
-        self, dispatchers: Dispatchers | None, name: str, on_report: Callable[[Report], None] | None = None
-    ) -> None:
-        self._dispatchers = dispatchers
+    dispatcher: Dispatcher
+    clock: Clock
+    timers: Timers
+    random: random_numbers.Random
+    driver: Driver | None = None
+
+    def __init__(self, name: str, on_report: Callable[[Report], None]) -> None:
         self._name = name
         self._on_report = on_report
+
+    def open(self, dispatchers: Dispatchers | None) -> None:
+        """Say where actors run: beside those of a system, in a simulation, or (None) by themselves."""
         simulated = dispatchers is not None and dispatchers.driver is not None
-        self._threads: Dispatcher = dispatchers.core if dispatchers and simulated else standalone_dispatcher()
+        self.dispatcher = dispatchers.core if dispatchers and simulated else standalone_dispatcher()
         self.driver = dispatchers.driver if dispatchers is not None else None
-        self.dispatcher = self._threads
-        self.clock: Clock = SystemClock() if dispatchers is None else dispatchers.clock
-        self.timers: Timers = _timers() if dispatchers is None else dispatchers.timers
+        self.clock = SystemClock() if dispatchers is None else dispatchers.clock
+        self.timers = _timers() if dispatchers is None else dispatchers.timers
         self.random = random_numbers.Random(None if dispatchers is None else dispatchers.entropy())
 
     def dispatcher_of(self, spec: ChildSpec) -> Dispatcher:
         """A dispatcher for the child's next instance; a dedicated one is new, and ended by who got it."""
-        if spec.dispatcher != "dedicated":
-            return self._threads
-        if self.driver is not None:
-            return self._threads
+        if spec.dispatcher != "dedicated" or self.driver is not None:
+            return self.dispatcher
         return Dedicated(f"{self._name}-{spec.id}")
 
     def report(self, report: Report) -> None:
@@ -59,8 +63,7 @@ class Place:
             log.warning("{}", report)
         else:
             log.debug("{}", report)
-        if self._on_report is not None:
-            self._on_report(report)
+        self._on_report(report)
 
 
 _lock = threading.Lock()

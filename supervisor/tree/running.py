@@ -14,6 +14,7 @@ from typing import Any, Self
 import pykka
 from pykka import ActorDeadError
 
+from seqtor.actors.base import Ref
 from seqtor.actors.dispatchers.contract import Dispatchers
 from seqtor.actors.futures import ReplyFuture
 from seqtor.actors.mailbox import answer, answer_error
@@ -26,7 +27,7 @@ from seqtor.tree.events import DeleteChild, RestartChild, StartChild, StartDynam
 from seqtor.tree.handles import ChildHandle, TreeHandle
 from seqtor.tree.nodes import Node
 from seqtor.tree.places import Place
-from seqtor.tree.reports import Report
+from seqtor.tree.reports import Report, ReportKind
 from seqtor.tree.specs import ChildSpec, Strategy, SupervisorSpec, require_fits
 from seqtor.tree.view import Tree
 
@@ -38,23 +39,33 @@ REPORTS_MAX = 1_000
 class SupervisorRef:
     """A running supervisor, for programs; thread-safe. Not for actors that run on its threads: they would wait."""
 
-    def __init__(self, spec: SupervisorSpec, name: str, place: Place, reports: deque[Report]) -> None:
+    def __init__(self, spec: SupervisorSpec, name: str, on_report: Callable[[Report], None] | None = None) -> None:
         self.name = name
         self.spec = spec
-        self._place = place
-        self._reports = reports
-        self._ended = threading.Event()
         self.error: BaseException | None = None
-        self._node = Node(spec, name, place)
+        self.restarts = 0  # Of actors anywhere below it.
+        self._on_report = on_report
+        self._place = Place(name, self._keep)
+        self._reports: deque[Report] = deque(maxlen=REPORTS_MAX)
+        self._ended = threading.Event()
+        self._node = Node(spec, name, self._place, start_on_place)
+        self._ref: Ref | None = None
+
+    def start(self, dispatchers: Dispatchers | None = None) -> None:
+        """Start the children in order; returns when all have acknowledged. `start_supervisor` says the rest."""
+        if self._ref is not None:
+            raise RegistrationError(f"{self.name} has been started already")
+        self._place.open(dispatchers)
         self._started = self._future()
         self._node.ready = lambda: answer(self._started, None)
         self._ref = start_on_place(self._node, parent=_Parent(self), restartable=True)
+        self._started.get()
 
     # Children ----------------------------------------------------------------------------------------------------------
 
     def child(self, path: str) -> ChildHandle:
         """The handle of a child; of a child's child by "child/grandchild". Raises LookupError with what there is."""
-        node, _, id_ = self._find(path)
+        node, id_ = self._below(path)
         handle = node.handle(id_)
         if handle is None:
             known = ", ".join(repr(handle.id) for handle in node.handles()) or "no children"
@@ -107,7 +118,8 @@ class SupervisorRef:
 
     def tree(self) -> Tree:
         """The supervisor and all below, as they are now."""
-        return self._node.tree(self.name, "stopped" if self._ended.is_set() else "running", 0)
+        state = "starting" if self._ref is None else "stopped" if self._ended.is_set() else "running"
+        return self._node.tree(self.name, state, 0)
 
     # Watching ----------------------------------------------------------------------------------------------------------
 
@@ -127,16 +139,27 @@ class SupervisorRef:
 
     def is_alive(self) -> bool:
         """Whether it supervises."""
-        return not self._ended.is_set()
+        return self._ref is not None and not self._ended.is_set()
 
     def stop(self, timeout: float | None = None) -> bool:
         """Stop the children in reverse order, then the supervisor. False if that has not ended after `timeout` seconds.
 
         Each child has as long as its spec says. Harmless if it has ended.
         """
+        if self._ref is None:
+            return True
         if self._ref.is_alive():
             self._ref.stop(block=False)
         return self.join(timeout)
+
+    def abandon(self) -> None:
+        """Cut off all that still runs, whatever it is doing, and end; for a stop that takes too long."""
+        if self._ref is None or self._ended.is_set():
+            return
+        self._ref.detach()
+        for handle in self._node.handles():
+            handle.abandon(keep=False)
+        self._end(None)
 
     def join(self, timeout: float | None = None) -> bool:
         """Wait until it has ended; `error` tells whether it gave up. False after `timeout` seconds."""
@@ -153,33 +176,45 @@ class SupervisorRef:
     def __repr__(self) -> str:
         return f"<SupervisorRef {self.name}>"
 
-    def _await_start(self) -> None:
-        self._started.get()
+    def _keep(self, report: Report) -> None:
+        self._reports.append(report)
+        self.restarts += report.kind is ReportKind.RESTARTED
+        if self._on_report is not None:
+            self._on_report(report)
 
     def _end(self, error: BaseException | None) -> None:
         """The actor has ended, with an error or in order. Called on its thread."""
         self.error = error
+        if self._ref is not None and self._ref.suspended:
+            self._ref.give_up("has ended", error)
+        self._ended.set()
         if error is None:
             answer(self._started, None)
         else:
-            self._ref.give_up("has given up", error)
             answer_error(self._started, error)
-        self._ended.set()
 
     def _future(self) -> ReplyFuture:
         future = ReplyFuture()
         future.driver = self._place.driver
         return future
 
-    def _find(self, path: str) -> tuple[Node, pykka.ActorRef[Any], str]:
-        node, ref = self._node, self._ref
+    def _below(self, path: str) -> tuple[Node, str]:
+        node = self._node
         *above, id_ = path.split("/")
         for name in above:
             handle = node.handle(name)
             if not isinstance(handle, TreeHandle):
                 raise LookupError(f"{node.path} has no supervisor {name!r} below it")
-            node, ref = handle.node, handle.ref  # type: ignore[assignment]
-        return node, ref, id_
+            node = handle.node
+        return node, id_
+
+    def _find(self, path: str) -> tuple[Node, pykka.ActorRef[Any], str]:
+        """The supervisor at the path's last but one place, and the id at the last."""
+        node, id_ = self._below(path)
+        if self._ref is None:
+            raise ChildRefused("stopped", f"{self.name} has not been started")
+        above, _, _ = path.rpartition("/")
+        return node, self.child(above).ref if above else self._ref, id_
 
     def _handle(self, node: Node, child: str) -> ChildHandle:
         handle = node.handle(child)
@@ -224,13 +259,6 @@ def start_supervisor(
     """
     if not isinstance(spec, SupervisorSpec):
         raise RegistrationError(f"start_supervisor() takes a SupervisorSpec, got {spec!r}")
-    reports: deque[Report] = deque(maxlen=REPORTS_MAX)
-
-    def keep(report: Report) -> None:
-        reports.append(report)
-        if on_report is not None:
-            on_report(report)
-
-    started = SupervisorRef(spec, name, Place(dispatchers, name, keep), reports)
-    started._await_start()
+    started = SupervisorRef(spec, name, on_report)
+    started.start(dispatchers)
     return started

@@ -6,10 +6,12 @@ Owns the shape and the way it is printed. A `Tree` is a copy: it changes no more
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-__all__ = ["Tree"]
+from seqtor.actors.base import Ref
+
+__all__ = ["Tree", "supervisor_of", "tree_of"]
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,3 +61,18 @@ class Tree:
         for child in self.children:
             last = child is self.children[-1]
             yield from child._lines(f"{further}{'└─ ' if last else '├─ '}", f"{further}{'   ' if last else '│  '}")
+
+
+def tree_of(name: str, ref: Ref) -> Tree:
+    """An actor that supervises nobody, as its ref shows it."""
+    alive = ref.is_alive()
+    state = "restarting" if ref.suspended else "running" if alive else "stopped"
+    depth = len(ref.actor_inbox) if alive else None
+    return Tree(name=name, kind="actor", state=state, restarts=ref.incarnation - 1, mailbox_depth=depth)
+
+
+def supervisor_of(name: str, children: Sequence[Tree]) -> Tree:
+    """Actors that are supervised together, by something that is no actor of its own."""
+    states = {child.state for child in children}
+    state = states.pop() if len(states) == 1 else "running"
+    return Tree(name=name, kind="supervisor", state=state, children=tuple(children))

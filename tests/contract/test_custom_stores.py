@@ -15,8 +15,10 @@ from seqtor import (
     Collection,
     HandlerFailed,
     NotRunning,
+    OutcomeUnknown,
     RegistrationError,
     Rejected,
+    Restart,
     State,
     StoreActor,
     StoreUnavailable,
@@ -129,7 +131,7 @@ class Theatre:
         SCRIPTS.append(self.script)
         self.system = system
         store_class = ScriptedOnCore if dispatcher == "core" else Scripted
-        self.store = system.store("scripted", store_class.spec(self.script))
+        self.store = system.store("scripted", store_class.spec(self.script), restart=Restart(intensity=100))
         self.accounts = open_bank(system)
 
         @system.on(Put)
@@ -351,8 +353,20 @@ def test_a_rebuild_that_fails_counts_as_a_crash_and_one_that_must_wait_does_not(
         assert theatre.content == {"a": 7}
 
 
+def test_a_store_that_crashes_more_often_than_its_window_allows_stops_the_system(theatre: Theatre) -> None:
+    theatre.script.on_validate += [OSError("disk")] * 200
+    with theatre.system:
+        first, *_, last = theatre.system.submit_many([Put()] * 40)
+        with pytest.raises(HandlerFailed, match="disk"):
+            first.result(WAIT_S)
+        with pytest.raises(OutcomeUnknown, match="StoreCell crashed: OSError: disk"):
+            last.result(WAIT_S)
+        with pytest.raises(NotRunning, match="the system takes no more work: StoreCell crashed: OSError: disk"):
+            theatre.system.submit(Put())
+
+
 def test_the_other_stores_go_on_when_one_crashes_all_the_time(theatre: Theatre) -> None:
-    theatre.script.on_validate += [OSError("disk")] * 30
+    theatre.script.on_validate += [OSError("disk")] * 100
     with theatre.system:
         puts = theatre.system.submit_many([Put()] * 10)
         deposits = theatre.system.submit_many([Deposit()] * 10)

@@ -12,13 +12,13 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Self
 
 from tests.programs import WAIT_S
 
 __all__ = ["PROGRAM", "Served"]
 
-PROGRAM = '''
+PROGRAM = """
 import os, sys, threading
 from pathlib import Path
 from seqtor import *
@@ -65,7 +65,7 @@ def obey():
             tell(f"refused {number}: {type(error).__name__}")
 
 threading.Thread(target=obey, daemon=True).start()
-'''
+"""
 
 
 class Served:
@@ -91,10 +91,10 @@ class Served:
             text=True,
         )
 
-    def __enter__(self) -> Served:
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: Any) -> None:
+    def __exit__(self, *_: object) -> None:
         self.process.kill()
         self.process.communicate()
         self._notify.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,14 +23,20 @@ def ended(folder: Path) -> list[tuple[int, int, str]]:
         records = [commit_record(row, "work.db") for row in backend.commits(1, opened.commits_through)]
     finally:
         backend.close()
-    return [(record.trigger.payload["number"], record.attempt, record.state) for record in records]
+    return [(number_of(record.trigger.payload), record.attempt, str(record.state)) for record in records]
+
+
+def number_of(payload: Any) -> int:
+    return int(payload["number"])
 
 
 def accepted(folder: Path) -> list[int]:
     """What was accepted and has not ended."""
     backend = SqliteBackend(folder / "work.db")
     try:
-        return [record.trigger.payload["number"] for record in Recovery(backend, backend.open(write=False)).open_accepted()]
+        return [
+            number_of(record.trigger.payload) for record in Recovery(backend, backend.open(write=False)).open_accepted()
+        ]
     finally:
         backend.close()
 

@@ -154,5 +154,7 @@ def test_the_page_of_settings_names_each_with_its_default() -> None:
     for name, field in fields.items():
         if field.default is None:
             assert said[name] == "none", name
+        elif isinstance(field.default, str):
+            assert said[name] == f"`{field.default}`", name
         elif field.default_factory is None:
             assert float(said[name]) == field.default, name

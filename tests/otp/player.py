@@ -8,7 +8,17 @@ from pykka import ActorDeadError
 
 from seqtor.actors.base import Actor
 from seqtor.actors.dispatchers import SimulatedDispatchers
-from seqtor.tree import ChildRefused, ChildSpec, Report, ReportKind, Restart, StartFailed, SupervisorRef, SupervisorSpec, Tree
+from seqtor.tree import (
+    ChildRefused,
+    ChildSpec,
+    Report,
+    ReportKind,
+    Restart,
+    StartFailed,
+    SupervisorRef,
+    SupervisorSpec,
+    Tree,
+)
 from seqtor.tree.running import start_supervisor
 from tests.otp.scenarios import Leaf, Node, Scenario
 
@@ -79,7 +89,9 @@ class Player:
             request()
         except ChildRefused as refused:
             # OTP's simple_one_for_one has a word of its own for what cannot be done with it.
-            self.note("answer", {"dynamic": "simple_one_for_one", "stopped": "noproc"}.get(refused.reason, refused.reason))
+            self.note(
+                "answer", {"dynamic": "simple_one_for_one", "stopped": "noproc"}.get(refused.reason, refused.reason)
+            )
         except StartFailed:
             self.note("answer", "failed")
         except LookupError:
@@ -88,10 +100,15 @@ class Player:
             self.note("answer", "ok")
 
     def poke(self, name: str, what: str) -> None:
-        found = [path for path, state in self.paths(self._top.tree(), "") if path.split("/")[-1] == self.handles.get(name, name)]
+        """Have a worker end; supervisors are not poked."""
+        name_or_id = self.handles.get(name, name)
+        found = [path for path, _ in self.paths(self._top.tree(), "") if path.split("/")[-1] == name_or_id]
         try:
-            self._top.child(found[0]).tell(what)
-        except (IndexError, ActorDeadError):
+            handle = self._top.child(found[0])
+            if handle.ref.actor_class is not Played:
+                raise LookupError(name)
+            handle.tell(what)
+        except (LookupError, ActorDeadError):
             self.note("absent", name)
 
     def settle(self) -> None:

@@ -57,7 +57,19 @@ def record() -> dict[str, Any]:
         (place / "scenarios").write_text("\n".join(map(scenario_term, SCENARIOS)) + "\n")
         subprocess.run(["erlc", "-o", folder, HERE / "player.erl"], check=True)
         # One scheduler: messages of several processes to the collector arrive in the order in which they were sent.
-        play = ["erl", "-noshell", "+S", "1", "-pa", folder, "-run", "player", "main", place / "scenarios", place / "traces"]
+        play = [
+            "erl",
+            "-noshell",
+            "+S",
+            "1",
+            "-pa",
+            folder,
+            "-run",
+            "player",
+            "main",
+            place / "scenarios",
+            place / "traces",
+        ]
         subprocess.run(play, check=True, timeout=600)
         return dict(json.loads(line) for line in (place / "traces").read_text().splitlines())
 
@@ -65,7 +77,7 @@ def record() -> dict[str, Any]:
 def main() -> None:
     if shutil.which("erl") is None or shutil.which("erlc") is None:
         sys.exit("make otp-traces needs Erlang/OTP: apt-get install erlang-base")
-    show = "io:format(\"~s\", [erlang:system_info(otp_release)]), halt()."
+    show = 'io:format("~s", [erlang:system_info(otp_release)]), halt().'
     release = subprocess.run(["erl", "-noshell", "-eval", show], check=True, capture_output=True, text=True).stdout
     first, second = record(), record()
     changing = [name for name in first if first[name] != second[name]]

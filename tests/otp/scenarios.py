@@ -89,7 +89,9 @@ def failing_starts(book: Book) -> None:
     for strategy, who in product(STRATEGIES, "abc"):
         book.add("first start fails", Node(abc(**{who: Leaf(who, fails=(1,))}), strategy))
         for fails in ((2,), (2, 3), (2, 3, 4, 5)):
-            book.add("restart fails", Node(abc(**{who: Leaf(who, fails=fails)}), strategy), ("crash", who), ("crash", "a"))
+            book.add(
+                "restart fails", Node(abc(**{who: Leaf(who, fails=fails)}), strategy), ("crash", who), ("crash", "a")
+            )
     for strategy, fails, kind in product(STRATEGIES[1:], ((2,), (2, 3), (2, 3, 4, 5)), KINDS):
         top = Node(abc(b=Leaf("b", kind, fails=fails)), strategy)
         book.add("sibling's start fails", top, ("crash", "a"), ("crash", "c"), ("crash", "b"))
@@ -109,7 +111,9 @@ def requests(book: Book) -> None:
         failing = Leaf("d", fails=(1,))
         book.add("request", Node(abc(), strategy), ("start", "top", failing), ("start", "top", failing), ("crash", "a"))
         ended = Node(abc(b=Leaf("b", "transient", fails=(2,))), strategy)
-        book.add("request", ended, ("exit", "b"), ("restart", "top", "b"), ("restart", "top", "b"), ("delete", "top", "b"))
+        book.add(
+            "request", ended, ("exit", "b"), ("restart", "top", "b"), ("restart", "top", "b"), ("delete", "top", "b")
+        )
 
 
 def shutdowns(book: Book) -> None:
@@ -124,7 +128,9 @@ def shutdowns(book: Book) -> None:
 
 
 def significant_children(book: Book) -> None:
-    for auto, kind, end in product(("any_significant", "all_significant"), ("transient", "temporary"), ("crash", "exit")):
+    for auto, kind, end in product(
+        ("any_significant", "all_significant"), ("transient", "temporary"), ("crash", "exit")
+    ):
         one = Node(abc(b=Leaf("b", kind, significant=True)), auto_shutdown=auto)
         two = Node(abc(a=Leaf("a", kind, significant=True), c=Leaf("c", kind, significant=True)), auto_shutdown=auto)
         for top in (one, two):
@@ -139,7 +145,9 @@ def trees(book: Book) -> None:
         top = Node(abc(b=below), strategy)
         book.add("tree", top, ("crash", "x"), ("crash", "a"), ("crash", "y"), ("crash", "c"))
         book.add("tree", top, ("crash", "x"), ("crash", "y"), ("crash", "a"), ("crash", "x"))
-        book.add("tree", top, ("terminate", "top", "b"), ("restart", "top", "b"), ("terminate", "b", "x"), ("crash", "a"))
+        book.add(
+            "tree", top, ("terminate", "top", "b"), ("restart", "top", "b"), ("terminate", "b", "x"), ("crash", "a")
+        )
     for kind, significant in product(("transient", "temporary"), (False, True)):
         leaves = (Leaf("x", "transient", significant=True), Leaf("y"))
         below = Node(leaves, auto_shutdown="any_significant", id="b", restart=kind, significant=significant)
@@ -158,7 +166,9 @@ def dynamic(book: Book) -> None:
         book.add("dynamic", top, made[0], ("terminate", "top", "d1"), made[1], (end, "d2"))
     for kind in KINDS:
         top = Node((Leaf("recipe", kind),), "simple_one_for_one", intensity=2)
-        book.add("dynamic", top, ("dynamic", "top", "d1", (1,)), made[1], ("restart", "top", "d2"), ("delete", "top", "d2"))
+        book.add(
+            "dynamic", top, ("dynamic", "top", "d1", (1,)), made[1], ("restart", "top", "d2"), ("delete", "top", "d2")
+        )
         book.add("dynamic", top, ("dynamic", "top", "d1", (2, 3)), made[1], ("crash", "d1"), ("crash", "d2"))
     for shutdown in ("brutal_kill", SHUTDOWN_MS):
         stuck = Leaf("recipe", shutdown=shutdown, stuck=shutdown == SHUTDOWN_MS)
@@ -198,7 +208,17 @@ def anything(book: Book) -> None:
 
 def _scenarios() -> Iterator[Scenario]:
     book = Book()
-    for write in (ends, intensities, failing_starts, requests, shutdowns, significant_children, trees, dynamic, anything):
+    for write in (
+        ends,
+        intensities,
+        failing_starts,
+        requests,
+        shutdowns,
+        significant_children,
+        trees,
+        dynamic,
+        anything,
+    ):
         write(book)
     yield from book.scenarios
 

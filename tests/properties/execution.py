@@ -19,7 +19,7 @@ from unittest import mock
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 
-import seqtor.core
+import seqtor.commit_path
 from seqtor import (
     HandlerFailed,
     Priority,
@@ -165,10 +165,10 @@ def run_simulated(case: Case, seed: int) -> None:
     """Execute on one thread in the order that the seed chooses, and compare."""
     simulation = SimulatedDispatchers(seed, threads=case.threads)
     with horizon(case.horizon):
-        system = Supervisor(dispatchers=lambda _: simulation)
+        system = Supervisor(dispatchers=lambda _: simulation, settings=OFTEN)
         desk = Desk(case, system, pause=lambda ticks: None, tick_s=0.001)
         with system:
-            first = system._running.board.newest  # type: ignore[union-attr]
+            first = system._running._path.board.newest  # type: ignore[union-attr]
             submissions = []
             for trigger, each in desk.triggers():
                 submissions.append(system.submit(trigger, priority=each.priority))
@@ -181,10 +181,10 @@ def run_simulated(case: Case, seed: int) -> None:
 def run_threaded(case: Case) -> None:
     """Execute on real threads, switching as often as the interpreter can, and compare."""
     with horizon(case.horizon), switching_often():
-        system = Supervisor(settings={"threads": case.threads})
+        system = Supervisor(settings={"threads": case.threads, **OFTEN})
         desk = Desk(case, system, pause=lambda ticks: os.sched_yield() if ticks else None, tick_s=0.0)
         with system:
-            first = system._running.board.newest  # type: ignore[union-attr]
+            first = system._running._path.board.newest  # type: ignore[union-attr]
             submissions = []
             for trigger, each in desk.triggers():
                 submissions.append(system.submit(trigger, priority=each.priority))
@@ -194,6 +194,9 @@ def run_threaded(case: Case) -> None:
             check(desk, submissions, first)
 
 
+OFTEN = {"restart_intensity": 1_000_000}  # Stores that crash are part of the programs.
+
+
 @contextmanager
 def horizon(seqs: int | None) -> Iterator[None]:
     """Let the committer remember the writes of so many seqs only."""
@@ -201,12 +204,10 @@ def horizon(seqs: int | None) -> Iterator[None]:
         yield
         return
 
-    def small(
-        stores: Any, states: Any, epoch: int, horizon: int, executing: Any, committed_through: int = 0
-    ) -> CommitOrder:
-        return CommitOrder(stores, states, epoch, seqs, executing, committed_through)
+    def small(stores: Any, states: Any, epoch: int, horizon: int, *others: Any) -> CommitOrder:
+        return CommitOrder(stores, states, epoch, seqs, *others)
 
-    with mock.patch.object(seqtor.core, "CommitOrder", small):
+    with mock.patch.object(seqtor.commit_path, "CommitOrder", small):
         yield
 
 

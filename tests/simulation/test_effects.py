@@ -147,7 +147,7 @@ def desk(seed: int, outside: Outside, dispatchers: SimulatedDispatchers) -> Supe
 def watermark(system: Supervisor) -> int:
     """`effects_through`, without a step."""
     running: Any = system._running
-    return running._coordinator.answer(GetStats(reply_to=None)).effects_through  # type: ignore[no-any-return]
+    return running._path.coordinator.answer(GetStats(reply_to=None)).effects_through  # type: ignore[no-any-return]
 
 
 def abandon(system: Supervisor, backend: Counting, dispatchers: SimulatedDispatchers, registered: set[Any]) -> None:
@@ -265,7 +265,7 @@ def test_a_checkpoint_knows_an_effect_s_end_and_what_it_returned_together_or_not
 
         system._running._effects._actor._journal = Behind()  # type: ignore[assignment, union-attr]
         system.ask(Order(number=0))
-        assert dispatchers.run_until(lambda: system._running.board.durable.seq == 2, None)  # type: ignore[union-attr]
+        assert dispatchers.run_until(lambda: system._running._path.board.durable.seq == 2, None)  # type: ignore[union-attr]
         (work,) = [reply.get() for reply in found]
         is_in_it = work.entries_through == 1
         assert len(work.submissions) == is_in_it

@@ -10,7 +10,7 @@ import pytest
 
 from seqtor import Collection, Record, State, Transaction, Trigger
 from seqtor.actors.async_reads import AsyncReads
-from seqtor.actors.publications import Board
+from seqtor.actors.publications import Board, Publication
 from tests.programs import WAIT_S, threaded
 from tests.simulation.worlds import World, everywhere, wait_for
 
@@ -221,7 +221,7 @@ def test_the_watch_survives_that_its_last_reader_leaves_while_it_looks() -> None
 
 
 def test_attempts_are_invalidated_in_seq_order_whatever_the_order_of_the_keys() -> None:
-    board = Board((None,), 1)
+    board = Board(Publication(0, 0, (None,), {}), 1)
     scheduled: list[Any] = []
     watch = AsyncReads(board.newest, scheduled.append)
     log: list[int] = []

@@ -51,7 +51,7 @@ def traced(seed: int) -> list[str]:
     desk = Desk(case, system, pause=lambda ticks: None, tick_s=0.001)
     trace = simulation.trace
     with system:
-        publication: Any = system._running.board.newest  # type: ignore[union-attr]
+        publication: Any = system._running._path.board.newest  # type: ignore[union-attr]
         submissions = []
         for trigger, each in desk.triggers():
             submissions.append(system.submit(trigger, priority=each.priority))

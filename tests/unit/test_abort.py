@@ -7,6 +7,7 @@ import threading
 from typing import Any
 
 import pytest
+from pykka.messages import ProxyCall
 
 from seqtor import Aborted, Collection, HandlerFailed, Retry, State, Supervisor, Transaction, Trigger, WouldDeadlock
 from seqtor.actors import SimulatedDispatchers
@@ -147,6 +148,7 @@ def test_a_run_that_waits_for_its_turn_ends_at_its_turn() -> None:
     @system.on(Hang)
     def hang(trigger: Hang, tx: Transaction) -> str:
         gate.pass_through()
+        tx[accounts]["bob"] = Account(balance=10)  # What the waiting run has read.
         return "done"
 
     with system:
@@ -161,7 +163,58 @@ def test_a_run_that_waits_for_its_turn_ends_at_its_turn() -> None:
         with pytest.raises(Aborted, match="a mistake"):
             waiting.result(WAIT_S)
         assert behind.result(WAIT_S) == 1
-        assert "bob" not in system.snapshot()[accounts]
+        assert system.snapshot()[accounts]["bob"].balance == 10
+        assert system.record(2).attempts == 1
+
+
+def test_a_run_that_has_not_begun_never_executes() -> None:
+    gate = Gate()
+    executed: list[str] = []
+    system = threaded(threads=2)  # One for the head, and none for those behind it.
+
+    @system.on(Hang)
+    def hang(trigger: Hang, tx: Transaction) -> None:
+        executed.append(trigger.name)
+        gate.pass_through()
+
+    with system:
+        submissions = system.submit_many([Hang(name="head"), Hang(name="behind")])
+        gate.await_arrivals()
+        system.abort(2, "not begun")
+        gate.open()
+        submissions[0].result(WAIT_S)
+        with pytest.raises(Aborted, match="not begun"):
+            submissions[1].result(WAIT_S)
+        assert executed == ["head"]
+
+
+@pytest.mark.parametrize("seed", range(10))
+@pytest.mark.parametrize("actor", range(3))
+def test_an_abort_that_was_decided_outlives_a_crash_of_the_core(seed: int, actor: int) -> None:
+    system = simulated(seed)
+    opened = asyncio.Event()
+
+    @system.on(Hang)
+    async def hang(trigger: Hang, tx: Transaction) -> str:
+        if trigger.name == "head":
+            await opened.wait()
+        return trigger.name
+
+    with system:
+        head, waiting, behind = system.submit_many([Hang(name=name) for name in ("head", "waiting", "behind")])
+        world_of(system).run_to_rest()
+        system.abort(2, "before the crash")
+        running: Any = system._running
+        ref = running._path.refs[actor]
+        ref.actor_inbox.put(ProxyCall(attr_path=("on_stop",), args=("one too many",), kwargs={}))
+        world_of(system).run_to_rest()
+        assert system.stats().restarts == 1
+        with pytest.raises(LookupError):
+            system.abort(4, "unknown")
+        opened.set()
+        assert [head.result(WAIT_S), behind.result(WAIT_S)] == ["head", "behind"]
+        with pytest.raises(Aborted, match="before the crash"):
+            waiting.result(WAIT_S)
 
 
 def test_a_run_that_waits_before_it_executes_again_is_aborted() -> None:

@@ -882,7 +882,7 @@ def test_if_the_runtime_breaks_down_in_a_call_the_run_ends_in_no_record_although
             over.set()
 
     handler: Any = act if register is acting else act_async
-    with register(Supervisor(backend), handler) as system:
+    with register(Supervisor(backend, settings={"restart_intensity": 0}), handler) as system:
         submission = system.submit(Act(), idempotency_key="one")
         gate.await_arrivals()
         broken: Any = None

@@ -525,9 +525,10 @@ def test_compact_refuses_what_a_store_without_checkpoints_needs(shell: Shell) ->
         ["journal", "compact", "--keep-days", "0"],
     ],
 )
-def test_a_journal_that_is_not_there_or_belongs_to_a_running_system_is_exit_code_3(
-    shell: Shell, arguments: list[str]
+def test_a_journal_that_is_not_there_or_belongs_to_a_system_that_cannot_be_asked_is_exit_code_3(
+    shell: Shell, arguments: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("SEQTOR_CONTROL", "off")
     stdout, stderr = shell.run(*arguments, code=3)
     assert (stdout, stderr) == ("", "seqtor: there is no journal at 'bank.db': give the path of one\n")
     assert not shell.journal.exists(), "looking makes none"

@@ -34,6 +34,7 @@ def test_the_socket_is_beside_the_journal_and_for_its_user_alone(tmp_path: Path)
     before = set(threading.enumerate())
     with bank(tmp_path / "bank.db") as system:
         assert system.control == tmp_path / "bank.db-control"
+        assert system.control is not None
         status = system.control.stat()
         assert stat.S_ISSOCK(status.st_mode)
         assert stat.S_IMODE(status.st_mode) == 0o600
@@ -54,7 +55,7 @@ def test_the_socket_is_never_wider_than_in_the_end(tmp_path: Path, monkeypatch: 
             made = Path(address)
             seen.append((stat.S_IMODE(made.stat().st_mode), stat.S_IMODE(made.parent.stat().st_mode)))
 
-    monkeypatch.setattr(place.socket, "socket", Watched)
+    monkeypatch.setattr("seqtor.control.place.socket.socket", Watched)
     old = os.umask(0)
     try:
         listening = Listening(tmp_path / "s", owned=False)
@@ -140,7 +141,10 @@ def test_a_journal_that_is_named_through_a_link_has_the_same_socket(tmp_path: Pa
 
 
 def test_where_the_socket_is_can_be_said_and_it_can_be_left_out(tmp_path: Path) -> None:
-    with Supervisor(settings={"control": str(tmp_path / "memory")}) as system, connect(tmp_path / "memory") as connection:
+    with (
+        Supervisor(settings={"control": str(tmp_path / "memory")}) as system,
+        connect(tmp_path / "memory") as connection,
+    ):
         assert connection.stats().current_seq == 0
         assert system.control == tmp_path / "memory"
     with Supervisor() as system:
@@ -152,7 +156,7 @@ def test_where_the_socket_is_can_be_said_and_it_can_be_left_out(tmp_path: Path) 
 
 
 def test_connect_says_what_to_do_when_no_system_runs(tmp_path: Path) -> None:
-    with pytest.raises(NotRunning, match="the file does not exist. Start the program"):
+    with pytest.raises(NotRunning, match=r"the file does not exist. Start the program"):
         connect(tmp_path / "bank.db")
     left_by_a_dead_process(tmp_path / "bank.db-control")
     with pytest.raises(NotRunning, match="the process that made the file has ended"):
@@ -177,7 +181,7 @@ def test_what_names_no_socket_is_refused(target: object, says: str) -> None:
 def test_a_process_that_answers_nothing_is_given_up_on(tmp_path: Path) -> None:
     silent = Listening(tmp_path / "silent", owned=False)
     try:
-        with pytest.raises(TimeoutError, match="has not answered within 0.05 s"):
+        with pytest.raises(TimeoutError, match=r"has not answered within 0.05 s"):
             connect(tmp_path / "silent", timeout=0.05)
     finally:
         silent.withdraw()

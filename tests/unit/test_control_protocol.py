@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import json
 import struct
@@ -15,18 +16,33 @@ import seqtor
 from seqtor import Rejected, Trigger
 from seqtor.control import protocol
 from seqtor.control.failures import remade, remote_error
-from seqtor.control.protocol import Answer, ProtocolError, RemoteError, answer_of, frame, frame_length, hello_of, request_of
+from seqtor.control.protocol import (
+    Answer,
+    ProtocolError,
+    RemoteError,
+    answer_of,
+    frame,
+    frame_length,
+    hello_of,
+    request_of,
+)
 from seqtor.control.values import as_json, from_answer, result_adapter, sent_trigger, trigger_of
 from seqtor.messages.errors import HandlerFailed, JournalCorrupted, RecordedFailure, ReplayDiverged, StoreUnavailable
 from seqtor.messages.runs import AttemptConflict, ConflictReport, HotKey, Pair, RunRecord, State, Stats
 from seqtor.messages.triggers import UnregisteredTrigger
-from tests.programs import Deposit, Transfer
+from tests.programs import Deposit
 
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
     max_leaves=10,
 )
+
+
+class Moved(Trigger[int], name="control.moved"):
+    """A trigger that no other test has."""
+
+    amount: int = 0
 
 
 class PoorTooLong(Rejected):
@@ -54,15 +70,14 @@ class OwnFailure(Exception):
 @example(b"")
 def test_any_bytes_are_a_request_or_are_refused(body: bytes) -> None:
     for read in (request_of, hello_of, answer_of):
-        try:
+        with contextlib.suppress(ProtocolError):  # Everything else is a failure of this test.
             read(body)
-        except ProtocolError as error:
-            assert str(error).startswith("expected ")
 
 
 @given(
     st.dictionaries(
-        st.sampled_from(["id", "verb", "triggers", "wait", "seq", "key", "limit", "state", "store", "code"]) | st.text(),
+        st.sampled_from(["id", "verb", "triggers", "wait", "seq", "key", "limit", "state", "store", "code"])
+        | st.text(),
         json_values | st.sampled_from(["submit", "runs", "record", "stats", "history", "emit"]),
     )
 )
@@ -180,7 +195,7 @@ def test_an_error_of_a_class_that_is_not_known_here_is_the_nearest_that_is() -> 
 
 def test_records_come_out_as_they_went_in() -> None:
     run = RunRecord(
-        seq=7, id="a-1-7", trigger=Transfer(source="alice", target="bob", amount=5), state=State.REJECTED, attempts=2,
+        seq=7, id="a-1-7", trigger=Moved(amount=5), state=State.REJECTED, attempts=2,
         error="no", conflicts=(AttemptConflict(1, "accounts", "alice", 6), AttemptConflict(2, "accounts", "", None)),
         blocked_by=None, caused_by=("a-1-6",), causes=(), durable=True, submitted_at=1.5, sequenced_at=2.5,
         committed_at=None, handler_s=0.25,
@@ -202,9 +217,9 @@ def test_a_record_of_another_version_is_understood_as_far_as_it_goes() -> None:
 def test_a_trigger_whose_class_is_not_imported_here_is_shown_as_it_was_sent() -> None:
     found = trigger_of({"type": "Nobody", "version": 3, "payload": {"a": 1}})
     assert found == UnregisteredTrigger(type="Nobody", version=3, payload_json='{"a":1}')
-    misfit = trigger_of({"type": "Deposit", "version": 1, "payload": {"amount": "much"}})
+    misfit = trigger_of({"type": "control.moved", "version": 1, "payload": {"amount": "much"}})
     assert isinstance(misfit, UnregisteredTrigger)
-    assert trigger_of(sent_trigger(Deposit(amount=5))) == Deposit(amount=5)
+    assert trigger_of(sent_trigger(Moved(amount=5))) == Moved(amount=5)
     assert sent_trigger(found) == {"type": "Nobody", "version": 3, "payload": {"a": 1}}
 
 
@@ -245,7 +260,10 @@ def test_a_result_is_of_the_type_that_the_trigger_promises(kind: Any, kept: Any,
 
 def test_what_a_trigger_promises_changes_nothing_else_about_it() -> None:
     assert When.__mro__[1] is Trigger
-    assert isinstance(Deposit(), Trigger[int])
-    assert issubclass(Deposit, Trigger[Any])
+    promise: Any = Trigger[int]
+    other: Any = Trigger[str]
+    assert isinstance(Deposit(), promise)
+    assert issubclass(Deposit, promise)
     assert Deposit.result_type() is int
-    assert Trigger[int] == Trigger[int] != Trigger[str]
+    assert promise == Trigger[int]
+    assert promise != other

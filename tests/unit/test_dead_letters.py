@@ -23,6 +23,7 @@ from seqtor import (
     Rejected,
     Retry,
     State,
+    Submission,
     Supervisor,
     Transaction,
     Trigger,
@@ -31,6 +32,7 @@ from seqtor import (
 from seqtor.actors import SimulatedDispatchers
 from seqtor.actors.journal import actor, open_runs
 from seqtor.actors.journal.memory import MemoryBackend
+from seqtor.messages import DeadRunRecord, RecordedError, RecordedTrigger
 from tests.programs import WAIT_S, simulated, threaded
 
 LONG_S = 10_000.0
@@ -214,22 +216,25 @@ def test_of_many_who_resubmit_at_once_one_does_it() -> None:
     with Shop().system(threads=True) as system:
         letter = fail(system)
         start = threading.Barrier(8)
-        outcomes: list[str] = []
+        submissions: list[Submission[Any]] = []
+        refused: list[AlreadyResubmitted] = []
 
         def resubmit() -> None:
             start.wait(WAIT_S)
             try:
-                outcomes.append(system.resubmit(letter).id)
-            except AlreadyResubmitted:
-                outcomes.append("already")
+                submissions.append(system.resubmit(letter))
+            except AlreadyResubmitted as error:
+                refused.append(error)
 
         threads = [threading.Thread(target=resubmit) for _ in range(8)]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join(WAIT_S)
-        assert outcomes.count("already") == 7
-        assert len(system.runs(state=State.FAILED)) + system.stats().in_flight + system.stats().queued == 2
+        assert len(refused) == 7
+        with pytest.raises(HandlerFailed):
+            submissions[0].result(WAIT_S)
+        assert [record.seq for record in system.runs()] == [2, 1]
 
 
 def test_a_dead_effect_is_carried_out_again_under_its_key() -> None:
@@ -361,6 +366,52 @@ def test_a_resubmission_that_had_not_ended_at_a_crash_is_marked_and_runs_after_t
             system.resubmit(letter)
         world_of(system).run_to_rest()
         assert [(record.id, record.state) for record in system.runs(limit=1)] == [(again.id, State.COMMITTED)]
+
+
+def test_a_process_that_dies_leaves_the_dead_letters_and_marks_of_its_records() -> None:
+    backend = MemoryBackend()
+    shop = Shop(backend)
+    system = shop.system().start()
+    letter, retried = fail(system), fail(system, how="retry")
+    again = system.resubmit(letter)
+    with pytest.raises(HandlerFailed):
+        again.result(LONG_S)
+    letters = system.dead_letters()
+    assert [(each.seq, each.resubmitted_as) for each in letters] == [(4, None), (3, None), (1, again.id)]
+    assert retried.attempts == 2
+    assert all(row.kind != "accepted" or row.ref != again.id for row in backend._entries), "only its record has the mark"
+    backend.close()  # The process dies here.
+    with shop.system() as system:
+        assert system.dead_letters() == letters
+
+
+def test_an_effect_that_is_resubmitted_keeps_its_key_through_a_death_before_it_is_carried_out() -> None:
+    backend = MemoryBackend()
+    shop = Shop(backend)
+    system = shop.system().start()
+    letter = send(system)
+    system.resubmit(letter).result(LONG_S)
+    tries = len(shop.tries)
+    assert tries == 2, "it has not been carried out again"
+    backend.close()  # The process dies here.
+    shop.fails = False
+    with shop.system() as system:
+        world_of(system).run_until(lambda: len(shop.tries) > tries, LONG_S)
+        assert shop.tries[-1] == (letter.id, 7)
+
+
+def test_a_checkpoint_holds_the_dead_letters_of_the_runs_before_it_and_no_others() -> None:
+    error = RecordedError(type="builtins.ValueError", message="x")
+    trigger = RecordedTrigger(type="Work", payload={})
+    runs = [
+        DeadRunRecord(
+            seq=seq, run=f"r-{seq}", trigger=trigger, state=State.FAILED, priority=2, submitted_at=0.0, ended_at=1.0,
+            error=error,
+        )
+        for seq in (1, 3, 4)
+    ]  # fmt: skip
+    found = open_runs.OpenRuns(dead_runs=runs).found(3, b"", 0)
+    assert [run.seq for run in found.dead_runs] == [1, 3], "later ones are in the records behind it"
 
 
 def test_no_more_than_the_newest_dead_letters_are_kept(monkeypatch: pytest.MonkeyPatch) -> None:

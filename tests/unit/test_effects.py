@@ -260,7 +260,7 @@ def test_effects_wait_for_a_thread_if_there_is_none_to_be_had(outside: Outside, 
         settle(system, lambda: system.stats().effects_through == 1)
         assert dispatchers.clock.monotonic() >= 3
     assert len(outside.tries) == 1
-    assert [line["message"] for line in lines] == [
+    assert [line["message"] for line in lines if line["level"].name == "ERROR"] == [
         "no thread for effects, tried again in 1 s: can't start new thread"
     ] * 3
 
@@ -297,7 +297,7 @@ def test_a_system_without_effects_has_nothing_of_them() -> None:
     system = threaded()
     before = threading.active_count()
     with system:
-        assert system._running._effects._ref is None  # type: ignore[union-attr]
+        assert system._running._effects.ref is None  # type: ignore[union-attr]
         assert system.dead_letters() == []
         during = threading.active_count()
     with_effects, _ = desk(Outside())
@@ -1284,7 +1284,7 @@ def test_a_journal_that_fails_stops_the_effects_and_nothing_hangs(
     system.stop()
     if what == "commit":
         assert len(outside.tries) == tries, "what is not durable is not carried out"
-    assert any("crashed: the system stops taking work" in line["message"] for line in lines)
+    assert any("the system stops taking work" in line["message"] for line in lines)
     outside.tries.clear()
     again, orders = desk(outside, Supervisor(tmp_path / "desk.db"))
     with again:

@@ -7,7 +7,7 @@ import json
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -186,7 +186,7 @@ def test_other_paths_methods_and_protocols_are_told_so() -> None:
         assert get(server, "/health/live", "HEAD") == (200, None)
         assert said(server, b"hello\r\n\r\n").startswith(b"HTTP/1.1 400 ")
         assert said(server, b"GET /health/live HTTP/1.0\r\n\r\n").startswith(b"HTTP/1.1 200 OK\r\n")
-        assert said(server, b"GET /" + b"a" * 100_000).startswith((b"HTTP/1.1 400 ", b""))
+        assert said(server, b"GET /" + b"a" * 100_000).startswith(b"HTTP/1.1 400 ")
         assert said(server, bytes(range(256)) * 8 + b"\r\n\r\n").startswith(b"HTTP/1.1 400 ")
         assert get(server, "/health/live")[0] == 200
 
@@ -223,11 +223,16 @@ def test_two_hundred_clients_that_say_nothing_keep_nobody_from_asking() -> None:
 def test_a_client_that_says_nothing_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("seqtor.serving.health.REQUEST_S", 0.02)
     system = threaded()
-    with system, served(system) as server, socket.create_connection(server.address, timeout=WAIT_S) as client:
-        try:
+    options = {"timeout": 0.01}
+    with (
+        system,
+        served(system, **options) as server,
+        socket.create_connection(server.address, timeout=WAIT_S) as client,
+    ):
+        with suppress(ConnectionResetError):
+            client.sendall(b"GET /health/li")
+        with suppress(ConnectionResetError):
             assert client.recv(1) == b""
-        except ConnectionResetError:
-            pass
 
 
 def test_the_server_leaves_no_thread_and_no_socket() -> None:

@@ -809,12 +809,12 @@ def test_an_answer_comes_even_if_the_journal_is_faster_than_the_coordinator() ->
     open_bank(system, alice=0)
     with system:
         running: Any = system._running
-        journal, tell = running._journal_ref._actor_weakref(), running._committer.journal
+        journal, tell = running._journal_ref._actor_weakref(), running._path.committer.journal
 
         def tell_and_wait(message: Any) -> None:
             tell(message)
             while journal.durable_through < message.runs[-1].seq:
                 pass
 
-        running._committer.journal = tell_and_wait
+        running._path.committer.journal = tell_and_wait
         assert [system.ask(Deposit(), timeout=WAIT_S) for _ in range(3)] == [1, 2, 3]

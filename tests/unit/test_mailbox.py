@@ -19,8 +19,17 @@ from pykka.messages import _ActorStop
 
 from seqtor.actors.base import Actor, Ref
 from seqtor.actors.futures import ReplyFuture
-from seqtor.actors.mailbox import Mailbox
-from seqtor.messages.lifecycle import ActorCrashed, DeadLetter, Drain, Drained, StoreRecovered, StoreRefusedToStart
+from seqtor.actors.mailbox import START, Mailbox
+from seqtor.messages.lifecycle import (
+    ActorCrashed,
+    ActorStarted,
+    ActorStopped,
+    DeadLetter,
+    Drain,
+    Drained,
+    StoreRecovered,
+    StoreRefusedToStart,
+)
 from seqtor.messages.refusals import MailboxFull
 from tests.stages import PATIENCE_S, stage
 
@@ -248,6 +257,8 @@ def test_a_full_mailbox_takes_the_stop(by_hand: ByHand) -> None:
     "message",
     [
         ActorCrashed(actor="Run", urn="urn:1", error=ValueError(), undelivered=0),
+        ActorStarted(urn="urn:1"),
+        ActorStopped(urn="urn:1"),
         Drain(reply_to=None),
         Drained(),
         StoreRecovered(store="accounts", state=None),
@@ -413,3 +424,265 @@ def test_every_message_is_delivered_or_reported_when_the_end_races_the_senders(w
                 assert accounted.acquire(timeout=PATIENCE_S), "a message was lost in silence"
             assert not accounted.acquire(blocking=False), "a message was accounted for twice"
             ref.actor_stopped.set()
+
+
+# Suspended -----------------------------------------------------------------------------------------------------------
+
+
+def restartable(by_hand: ByHand, kind: type[Recorder] = Recorder) -> tuple[Recorder, Mailbox, Ref]:
+    ref = kind.start_on(by_hand, restartable=True)
+    actor: Any = ref._actor_weakref()
+    by_hand.run_all()
+    return actor, actor.actor_inbox, ref
+
+
+def instance(ref: Ref) -> Any:
+    return ref._actor_weakref()
+
+
+def crash() -> None:
+    raise ValueError("crash")
+
+
+def test_what_waits_behind_a_crash_is_delivered_to_the_next_instance(by_hand: ByHand) -> None:
+    actor, _, ref = restartable(by_hand)
+    for message in ("before", crash, "behind"):
+        ref.tell(message)
+    by_hand.run_all()
+    ref.tell("during")
+    assert not by_hand.scheduled, "nobody is there to take it"
+    ref.restart()
+    by_hand.run_all()
+    assert actor.received == ["before", crash]
+    assert instance(ref).received == ["behind", "during"]
+    assert by_hand.letters == []
+
+
+def test_a_suspended_mailbox_is_scheduled_once_by_its_restart(by_hand: ByHand) -> None:
+    _, mailbox, ref = restartable(by_hand)
+    ref.tell(crash)
+    by_hand.run_all()
+    ref.tell("during")
+    ref.restart()
+    ref.tell("after")
+    assert by_hand.scheduled == [mailbox]
+
+
+def test_a_restart_while_the_old_run_still_leaves_its_loop_schedules_the_new_instance_once(by_hand: ByHand) -> None:
+    _, mailbox, ref = restartable(by_hand)
+
+    class Parent:
+        def tell(self, message: Any) -> None:
+            if isinstance(message, ActorCrashed):  # Another thread restarts it before this one is back in `run`.
+                ref.restart()
+                ref.tell("for the new one")
+
+    instance(ref)._parent = Parent()
+    ref.tell(crash)
+    ref.tell("waits")
+    old = instance(ref)
+    by_hand.scheduled.pop().run()
+    assert by_hand.scheduled == [mailbox], "the old run delivers nothing more, and does not schedule it either"
+    assert old.received == [crash]
+    by_hand.run_all()
+    assert instance(ref).received == ["waits", "for the new one"]
+
+
+@pytest.mark.parametrize("restart", ["before", "after"])
+def test_an_actor_that_is_suspended_while_it_is_scheduled_runs_once_when_it_is_restarted(
+    by_hand: ByHand, restart: str
+) -> None:
+    """The turn that was owed to the old instance is the new one's, or is spent: there are never two."""
+    old, mailbox, ref = restartable(by_hand)
+    ref.tell("waits")
+    assert by_hand.scheduled == [mailbox]
+    ref.suspend()
+    if restart == "after":
+        by_hand.run_all()
+        assert old.received == []
+        ref.tell("more")
+        assert not by_hand.scheduled
+    ref.restart()
+    assert by_hand.scheduled == [mailbox]
+    by_hand.run_all()
+    assert instance(ref).received == ["waits", "more"][: 2 if restart == "after" else 1]
+    ref.tell("later")
+    assert by_hand.scheduled == [mailbox]
+
+
+@pytest.mark.parametrize("restart", ["while it leaves", "when it has left"])
+def test_an_actor_that_is_suspended_as_its_run_ends_runs_again_when_it_is_restarted(
+    by_hand: ByHand, restart: str
+) -> None:
+    """The run has looked at its last message and has the gate still: it must hand it on, or the restart hangs."""
+    _, mailbox, ref = restartable(by_hand)
+
+    class LastMoment(deque[Any]):
+        act: Callable[[], None] | None = None
+
+        def __bool__(self) -> bool:
+            waiting = len(self) > 0
+            if not waiting and (act := self.act) is not None:
+                self.act = None
+                act()
+            return waiting
+
+    def suspend() -> None:
+        ref.suspend()
+        if restart == "while it leaves":
+            ref.restart()
+
+    mailbox._queue = queue = LastMoment()
+    ref.tell("last")
+    queue.act = suspend
+    by_hand.scheduled.pop().run()
+    if restart == "when it has left":
+        ref.restart()
+    ref.tell("next")
+    assert by_hand.scheduled == [mailbox]
+    by_hand.run_all()
+    assert instance(ref).received == ["next"]
+
+
+def test_an_actor_that_is_suspended_by_another_thread_right_after_a_message_runs_again_when_restarted(
+    by_hand: ByHand,
+) -> None:
+    _, mailbox, ref = restartable(by_hand)
+
+    def suspended_from_outside() -> None:
+        mailbox.suspend(instance(ref), running=False)  # As `Ref.suspend` does, whose caller has seen the answer.
+
+    ref.tell(suspended_from_outside)
+    ref.tell("waits")
+    by_hand.scheduled.pop().run()
+    assert not by_hand.scheduled
+    ref.restart()
+    assert by_hand.scheduled == [mailbox]
+    by_hand.run_all()
+    assert instance(ref).received == ["waits"]
+
+
+def test_a_suspended_mailbox_keeps_its_bound(by_hand: ByHand) -> None:
+    _, mailbox, ref = restartable(by_hand, Bounded)
+    ref.tell(crash)
+    by_hand.run_all()
+    assert [mailbox.put(number) is None for number in range(4)] == [True, True, True, False]
+
+
+def test_what_is_drained_comes_back_in_order_and_the_rest_stays_in_order(by_hand: ByHand) -> None:
+    _, mailbox, ref = restartable(by_hand)
+    ref.tell(crash)
+    by_hand.run_all()
+    for number in range(4):
+        ref.tell(number)
+    asker = ref.ask(4, block=False)
+    mailbox.put(5)
+    assert mailbox.drain(lambda message: message % 2 == 1) == [0, 2, 4]
+    with pytest.raises(ActorDeadError, match="was restarted before"):
+        asker.get(timeout=0)
+    ref.restart()
+    by_hand.run_all()
+    assert instance(ref).received == [1, 3, 5]
+
+
+def test_what_comes_while_a_mailbox_is_drained_stays_behind_what_was_there(by_hand: ByHand) -> None:
+    _, mailbox, ref = restartable(by_hand)
+    ref.tell(crash)
+    by_hand.run_all()
+    for number in range(3):
+        ref.tell(number)
+
+    def keep(message: int) -> bool:
+        if message == 1:
+            mailbox.put("meanwhile")
+        return True
+
+    assert mailbox.drain(keep) == []
+    ref.restart()
+    by_hand.run_all()
+    assert instance(ref).received == [0, 1, 2, "meanwhile"]
+
+
+def test_the_start_is_delivered_once_if_the_first_instance_never_came_to_it(by_hand: ByHand) -> None:
+    ref = Recorder.start_on(by_hand, restartable=True)
+    ref.suspend()
+    assert list(ref.actor_inbox._queue) == [START]
+    ref.restart()
+    assert list(ref.actor_inbox._queue) == [START]
+
+
+def test_a_mailbox_whose_instance_was_cut_off_passes_everything_on_in_order(by_hand: ByHand) -> None:
+    old, mailbox, ref = restartable(by_hand)
+    ref.tell("waits")
+    future, ask = asked("question")
+    mailbox.put(ask)
+    ref.detach()
+    mailbox.put("to the old address")
+    ref.tell("to the ref")
+    by_hand.run_all()
+    assert old.received == []
+    ref.restart()
+    by_hand.run_all()
+    assert instance(ref).received == ["waits", "question", "to the old address", "to the ref"]
+    assert future.get(timeout=0) == "question"
+    assert by_hand.letters == []
+
+
+def test_an_instance_that_was_cut_off_in_a_message_gets_nothing_more(by_hand: ByHand) -> None:
+    old, _, ref = restartable(by_hand)
+
+    def cut_off() -> None:
+        ref.detach()
+        ref.restart()
+
+    ref.tell(cut_off)
+    ref.tell("for the new one")
+    by_hand.run_all()
+    assert old.received == [cut_off]
+    assert instance(ref).received == ["for the new one"]
+
+
+@pytest.mark.parametrize("where", ["elastic", "pool"])
+def test_no_message_is_lost_or_reordered_while_an_actor_crashes_all_the_time(where: str) -> None:
+    """Four senders, and a parent that restarts at once, on whichever thread: the old run is often still leaving."""
+    senders, each = 4, 2_000
+    received: list[Any] = []
+    complete = threading.Event()
+
+    class Crashing(Recorder):
+        def on_receive(self, message: Any) -> None:
+            received.append(message)
+            if len(received) == senders * each:
+                complete.set()
+            if message[1] % 10 == 0:
+                raise ValueError("every tenth")
+
+    with stage(where) as here:
+
+        class Parent(Actor):
+            receives: ClassVar[tuple[type, ...]] = (ActorCrashed, ActorStarted)
+
+            def on_actor_started(self, message: ActorStarted) -> None:
+                """Nothing to do."""
+
+            def on_actor_crashed(self, message: ActorCrashed) -> None:
+                ref.restart()
+
+        parent = here.start(Parent)
+        ref = here.start(Crashing, parent=parent.actor_inbox, restartable=True)
+        together = threading.Barrier(senders)
+
+        def send(sender: int) -> None:
+            together.wait()
+            for number in range(each):
+                ref.tell((sender, number))
+
+        threads = [threading.Thread(target=send, args=(sender,)) for sender in range(senders)]
+        for thread in threads:
+            thread.start()
+        here.wait_for(complete)
+        for thread in threads:
+            thread.join()
+        for sender in range(senders):
+            assert [number for who, number in received if who == sender] == list(range(each))
+        assert here.letters == []

@@ -40,7 +40,7 @@ ids = dict(ids=lambda part: getattr(part, "__name__", str(part)))  # noqa: C408
 def classes() -> Iterator[type]:
     for module in MODULES:
         for thing in vars(module).values():
-            if isinstance(thing, type) and thing.__module__ == module.__name__:
+            if isinstance(thing, type) and thing.__module__ == module.__name__ and not thing.__name__.startswith("_"):
                 yield thing
 
 

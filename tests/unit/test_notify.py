@@ -44,7 +44,9 @@ def test_a_message_arrives_as_lines(systemd: tuple[Systemd, str]) -> None:
     assert end.hear() == ["READY=1", "STATUS=seq 3 and more"]
 
 
-@pytest.mark.parametrize("environ", [{}, {"NOTIFY_SOCKET": ""}, {"NOTIFY_SOCKET": "vsock:2:1234"}, {"NOTIFY_SOCKET": "x"}])
+@pytest.mark.parametrize(
+    "environ", [{}, {"NOTIFY_SOCKET": ""}, {"NOTIFY_SOCKET": "vsock:2:1234"}, {"NOTIFY_SOCKET": "x"}]
+)
 def test_without_a_socket_that_can_be_used_nobody_is_told(environ: dict[str, str]) -> None:
     assert not Notifier(environ).tell("READY=1")
 

@@ -15,6 +15,7 @@ from seqtor import (
     DeadlineExceeded,
     HandlerFailed,
     NotRunning,
+    Overloaded,
     Record,
     RegistrationError,
     Rejected,
@@ -316,8 +317,12 @@ def test_retries_are_not_refused_by_a_full_queue() -> None:
         submission = system.submit(Flaky())
         world_of(system).run_to_rest()
         assert submission.state is State.QUEUED
-        system.submit(Deposit())  # From here on the queue is full.
+        deposit = system.submit(Deposit())  # From here on the queue is full.
+        world_of(system).clock.advance_to(20.0)
         assert submission.result(LONG_S) == 2
+        assert deposit.result(LONG_S) == 1
+        with pytest.raises(Overloaded):  # A retry counts as what has been queued, else one more would be taken now.
+            system.submit_many([Deposit(), Deposit()])
 
 
 def test_a_key_stands_for_the_run_and_its_retries() -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from seqtor import Collection, HandlerFailed, Retry, State, Supervisor, Transaction, Trigger
+from seqtor import Collection, HandlerFailed, NotRunning, Retry, State, Supervisor, Transaction, Trigger
 from seqtor.actors import SimulatedDispatchers
 from seqtor.actors.journal import actor
 from seqtor.actors.journal.memory import MemoryBackend
@@ -79,11 +79,11 @@ def test_a_retry_that_waited_runs_after_the_restart_when_it_was_due(
     submission = system.submit(Flaky())
     world_of(system).run_to_rest()
     assert submission.state is State.QUEUED
+    system.ask(Open())
     clock = world_of(system).clock
     leave(system, backend, dies=dies)
     assert clock.time() == 1_700_000_000, "with a journal a stop does not wait for it"
     with make(backend, STEADY, executed, start_s) as system:
-        system.ask(Open())
         world_of(system).run_until(lambda: len(executed) == 2, LONG_S)
         world_of(system).run_to_rest()
         assert executed == ["x at 0", f"x at {runs_at:g}"]
@@ -180,9 +180,7 @@ def test_a_retry_survives_checkpoints_between_its_runs(checkpoint_bytes: int, mo
         assert system.runs(trigger=Flaky)[0].state is State.COMMITTED
 
 
-def test_who_waits_at_a_stop_is_told_and_the_retry_runs_after_the_next_start() -> None:
-    from seqtor import NotRunning
-
+def test_who_waits_at_a_stop_is_told() -> None:
     backend, executed = MemoryBackend(), list[str]()
     system = make(backend, STEADY, executed).start()
     submission = system.submit(Flaky())

@@ -95,4 +95,4 @@ def test_async_runs_that_return_intents_are_watched_no_longer_than_they_run() ->
     with system:
         for submission in system.submit_many([Work() for _ in range(50)]):
             submission.result(WAIT_S)
-        assert not system._running._coordinator._context.async_reads._wide  # type: ignore[union-attr]
+        assert not system._running._path.coordinator._context.async_reads._wide  # type: ignore[union-attr]

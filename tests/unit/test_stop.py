@@ -395,7 +395,7 @@ def test_a_runtime_that_breaks_down_leaves_nobody_waiting(seed: int) -> None:
         dispatchers.clock = clock
         return dispatchers
 
-    system = Supervisor(dispatchers=make)
+    system = Supervisor(dispatchers=make, settings={"restart_intensity": 0})
     open_bank(system)
     system.start()
     assert system.ask(Deposit()) == 1
@@ -415,8 +415,10 @@ def test_a_runtime_that_breaks_down_leaves_nobody_waiting(seed: int) -> None:
 
 
 @pytest.mark.parametrize("actor", [Sequencer, Coordinator, Committer])
-@pytest.mark.parametrize("make", [simulated, threaded])
-def test_a_crash_of_any_core_actor_leaves_nobody_waiting(
+@pytest.mark.parametrize(
+    "make", [lambda: simulated(settings={"restart_intensity": 0}), lambda: threaded(restart_intensity=0)]
+)
+def test_a_core_actor_that_crashes_again_and_again_leaves_nobody_waiting(
     make: Any, actor: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     system = make()

@@ -1,0 +1,1 @@
+"""A small service, and what it takes to run it."""
