@@ -354,7 +354,8 @@ class Actor(pykka.Actor):
     def _crash(self, reply_to: Any) -> None:
         """End this instance with the exception that is being handled; what waits is the next one's."""
         kind, error, traceback = sys.exc_info()
-        logger.error(f"Unhandled exception in {self}:", exc_info=(kind, error, traceback))  # type: ignore[arg-type]
+        if self._parent is None:  # Otherwise it is the parent's to say what the crash means.
+            logger.error(f"Unhandled exception in {self}:", exc_info=(kind, error, traceback))  # type: ignore[arg-type]
         try:
             self.on_failure(kind, error, traceback)
         except BaseException:
@@ -363,7 +364,7 @@ class Actor(pykka.Actor):
         if error is None:
             return
         if reply_to is not None:  # Only now: what its holder tells the actor next is the next instance's.
-            answer_error(reply_to, error)
+            answer_error(reply_to, _as_exception(error, self))
         if suspended and self._parent is not None:
             self._parent.tell(
                 ActorCrashed(
@@ -384,6 +385,15 @@ class Actor(pykka.Actor):
         if self._dispatcher is not None:
             letter = DeadLetter(recipient=str(self), reason="the actor does not know this message", message=message)
             self._dispatcher.dead_letter(letter)
+
+
+def _as_exception(error: BaseException, actor: Actor) -> Exception:
+    """What an asker gets: its own thread must not be interrupted because the actor's was."""
+    if isinstance(error, Exception):
+        return error
+    crash = RuntimeError(f"{actor} crashed with {error!r}")
+    crash.__cause__ = error
+    return crash
 
 
 def _snake(name: str) -> str:

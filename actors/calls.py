@@ -123,8 +123,8 @@ class Calls:
                 if flight is not None:
                     self._wait([flight.landed], transaction, call)
                 else:
-                    while durable := self._snapshot_durable(transaction):
-                        self._wait(durable, transaction, call, again=True)
+                    while not self._wait(self._snapshot_durable(transaction), transaction, call, again=True):
+                        pass
                     self._wait(self._start(transaction), transaction, call)
                     flight = self._make(transaction, call_id, call)
                 self._require_open(transaction, call)
@@ -142,8 +142,8 @@ class Calls:
             while (kept := self._kept.get(call_id)) is None:
                 flight = self._flights.get(call_id)
                 if flight is None:
-                    while durable := self._snapshot_durable(transaction):
-                        await self._until(durable, transaction, call, again=True)
+                    while not await self._until(self._snapshot_durable(transaction), transaction, call, again=True):
+                        pass
                     await self._until(self._start(transaction), transaction, call)
                     flight = self._launch(transaction, call_id, call)
                     if flight is None:
@@ -163,6 +163,16 @@ class Calls:
         finally:
             if flight is not None:
                 flight.leave(transaction)
+
+    def taken_over(self, context: RunContext) -> Calls:
+        """These, for the next run actor of the same run; made anew if the journal crashed, which may have lost answers."""
+        if not self._closed and self._context.journal_restarts == context.journal_restarts:
+            self._context = context
+            return self
+        self.close()
+        anew = Calls(context, self._run_id)
+        anew._kept = dict(self._kept)
+        return anew
 
     def close(self) -> None:
         """The run has ended, or the system: nothing more is called or recorded, and nobody waits any more."""
@@ -269,8 +279,8 @@ class Calls:
 
     def _wait(
         self, awaited: list[ReplyFuture], transaction: Transaction, call: Call, *, again: bool = False
-    ) -> None:
-        """Wait for all; with `again` return, too, if an actor that was asked has crashed, and is there again."""
+    ) -> bool:
+        """Wait for all. With `again`, False if an actor that was asked has crashed, and is there again."""
         try:
             for reply in awaited:
                 if reply.driver is None:
@@ -279,10 +289,12 @@ class Calls:
                     contextvars.Context().run(reply.get)
         except BaseException as error:
             self._judge(error, awaited, transaction, call, again=again)
+            return False
+        return True
 
     async def _until(
         self, awaited: list[ReplyFuture], transaction: Transaction, call: Call, *, again: bool = False
-    ) -> None:
+    ) -> bool:
         """As `_wait`."""
         try:
             for reply in awaited:
@@ -291,6 +303,8 @@ class Calls:
             raise
         except BaseException as error:
             self._judge(error, awaited, transaction, call, again=again)
+            return False
+        return True
 
     def _judge(
         self, error: BaseException, awaited: list[ReplyFuture], transaction: Transaction, call: Call, *, again: bool
@@ -371,6 +385,10 @@ class ReplayedCalls:
 
     def close(self) -> None:
         """Nothing is in flight."""
+
+    def taken_over(self, _: RunContext) -> ReplayedCalls:
+        """These."""
+        return self
 
     def _recorded(self, transaction: Transaction, call_id: str, call: Call) -> RecordedCall:
         kept = self._kept.get(call_id)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import heapq
-import itertools
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
@@ -81,7 +80,6 @@ class Coordinator(Actor):
         self._ended_through = ledger.counted.through
         self._answers_at_once = answers_at_once
         self._drains: list[Any] = []
-        self._count = itertools.count(len(ledger.awaited))
         self._gone: Callable[[], BaseException] | None = None  # Why nothing becomes durable any more.
         self.sequencer: Mailbox
         self.effects: Mailbox
@@ -89,9 +87,11 @@ class Coordinator(Actor):
 
     def on_start(self) -> None:
         """Do what the core before this one had decided and not done."""
+        self._context.board.become_durable(self._ledger.durable_through)
         for message in tuple(self._ledger.unsettled):
             self._settle(message)
         self._durable()
+        self._ledger.retries.remind()
         in_flight, self._in_flight = self._in_flight, ()
         for submission in in_flight:
             self._known[submission.seq] = submission  # type: ignore[index]
@@ -102,8 +102,6 @@ class Coordinator(Actor):
             if run.first_snapshot is not None and run.first_snapshot.seq > self._ledger.told.through:
                 run.first_snapshot = None  # What it saw was taken back.
             reason = self._ledger.aborting.get(submission.seq)  # type: ignore[arg-type]
-            if reason is None:
-                reason = self._ledger.aborting.get(submission.seq)  # type: ignore[arg-type]
             if reason is None:
                 (self._context.loop if submission.handler.is_async else self._context.pool).ready(first)
             else:
@@ -236,14 +234,15 @@ class Coordinator(Actor):
         if self._gone is not None and message.seq > self._ledger.durable_through:
             answer_error(message.reply_to, self._gone())
             return
-        heapq.heappush(self._ledger.awaited, (message.seq, next(self._count), message.reply_to))
+        heapq.heappush(self._ledger.awaited, (message.seq, next(self._ledger.asked), message.reply_to))
         self._answer_awaited()
 
     def _answer_awaited(self) -> None:
         awaited = self._ledger.awaited
         through = self._answered_through
         while awaited and awaited[0][0] <= through:
-            answer(heapq.heappop(awaited)[2], None)
+            answer(awaited[0][2], None)
+            heapq.heappop(awaited)  # Last: after a crash before this it is answered once more, which changes nothing.
 
     def _release(self, ended: EndedRun) -> None:
         """Hand on what a commit released, now that it is durable."""
@@ -265,9 +264,8 @@ class Coordinator(Actor):
             self._ledger.retries.wait(ended.released.retry)
 
     def on_retry_due(self, message: RetryDue) -> None:
-        if self._ledger.retries.take(message.submission):
+        if self._ledger.retries.end_wait(message.submission, self.sequencer):
             self._ledger.released = True
-            self.sequencer.tell(AcceptTriggers(submissions=(message.submission,), bypasses=True))
         self._drain_when_answered()
 
     def on_abort_run(self, message: AbortRun) -> None:
@@ -275,6 +273,7 @@ class Coordinator(Actor):
         submission = self._known.get(message.seq)
         run = None if submission is None else submission.run
         if submission is None or run is None:
+            self._ledger.aborting.pop(message.seq, None)
             answer_error(message.reply_to, LookupError(self._why_no_abort(message.seq, submission)))
             return
         self._ledger.aborting.setdefault(message.seq, message.reason)
@@ -379,6 +378,7 @@ class Coordinator(Actor):
     def _spawn(self, submission: Submission[Any], attempt: int = 1) -> Mailbox:
         """Make the run actor of a submission, or one in place of a stuck one; whoever calls schedules its mailbox."""
         stuck = submission.run
+        submission.take_over()
         submission.run = run = self._make(submission)
         if stuck is not None:
             stuck.actor_inbox.close("was replaced")
@@ -387,7 +387,6 @@ class Coordinator(Actor):
             if submission.origin.now is not None:
                 submission.sequenced_at = submission.origin.now
                 run.resume(self._ledger.resumed[submission.id])
-            submission.take_over()
         return run.prepare(attempt)
 
     def _make(self, submission: Submission[Any]) -> Run:

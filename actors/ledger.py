@@ -8,14 +8,16 @@ actors can derive: the queue, the window and the commit order are built anew.
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from seqtor.messages.runs import RunsEnded, State
+from seqtor.messages.runs import AcceptTriggers, RunsEnded, State
 
 if TYPE_CHECKING:
     from seqtor.actors.calls import Resumed
+    from seqtor.actors.mailbox import Mailbox
     from seqtor.actors.dead_letters import DeadLetters
     from seqtor.actors.publications import Publication
     from seqtor.actors.retrying import WaitingRetries
@@ -53,8 +55,9 @@ class Ledger:
     """The books of one system, from the publication with which it starts."""
 
     __slots__ = (
-        "aborting", "awaited", "carried_through", "causes", "counted", "dead_letters", "durable_through", "epoch", "hot_keys", "now",
-        "open_effects", "pairs", "released", "restarts", "resumed", "retries", "runs", "told", "undurable", "unsettled",
+        "aborting", "asked", "awaited", "carried_through", "causes", "counted", "dead_letters", "durable_through", "epoch",
+        "hot_keys", "journal_restarts", "now", "open_effects", "pairs", "released", "restarts", "resumed", "retries", "runs", "told",
+        "undurable", "unsettled",
     )  # fmt: skip
 
     def __init__(self, publication: Publication, epoch: int, now: float) -> None:
@@ -74,11 +77,13 @@ class Ledger:
         self.open_effects: dict[int, dict[int, RecordedEffect]] = {}  # By seq, in their order, and index.
         self.released = False  # Something was accepted that a run or an effect had submitted; a drain looks once more.
         self.carried_through = through  # The newest seq whose effects are, or were, among them.
+        self.asked = itertools.count()
         self.awaited: list[tuple[int, int, Any]] = []  # (seq, order of asking, future), the lowest seq first.
         self.aborting: dict[int, str] = {}  # The un-ended runs that are to end as aborted, with the reasons.
         self.dead_letters: DeadLetters
         self.retries: WaitingRetries
         self.restarts = 0
+        self.journal_restarts = 0  # After one, answers of calls may be lost that were on their way to the disk.
 
     def tell(self, message: RunsEnded, publication: Publication, store_seqs: tuple[int, ...]) -> None:
         """Note what the journal is told next: from here on these runs have ended, whatever crashes.
@@ -101,12 +106,14 @@ class Ledger:
             self.carried_through = seq
             self.open_effects[seq] = dict(enumerate(effects))
 
-    def end_effect(self, seq: int, index: int, hand_on: Callable[[], object]) -> bool:
-        """An effect has ended: hand on what it returned. False if it had ended before; then nothing is handed on."""
+    def end_effect(self, seq: int, index: int, submission: Submission[Any] | None, sequencer: Mailbox) -> None:
+        """An effect has ended: accept what it returned, if anything. Twice: the second changes nothing."""
         left = self.open_effects.get(seq, {})
         if left.pop(index, None) is None:
-            return False
+            return
         if not left:
             del self.open_effects[seq]
-        hand_on()
-        return True
+        if submission is not None:
+            self.released = True
+            submission._intake.open[submission] = None
+            sequencer.tell(AcceptTriggers(submissions=(submission,), bypasses=True))

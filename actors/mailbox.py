@@ -304,8 +304,6 @@ class Mailbox:
         with SEAM:  # Taken and put as one step, so that the messages of one sender stay in order.
             while self._queue:
                 item = self._queue.popleft()
-                if item is RECYCLE:
-                    continue
                 heir._queue.append(item)
                 if heir._gate.acquire(False):
                     heir._dispatcher.ready(heir)  # type: ignore[union-attr]

@@ -29,6 +29,10 @@ class Retry:
     `backoff_max`. `jitter` is the part of each wait that is left to chance: with 0.5 it lasts between half and all of
     it, with 0 exactly as long. Only instances of the classes in `on` are tried again, any other exception is final.
 
+    Of a handler, what counts is what it raises, a model that does not validate in the commit, and `DeadlineExceeded` if `on`
+    names it or a base of it, as the default does; never `Rejected`, a broken invariant, or a crash of the run's actor. Of an
+    effect it is what the function raises.
+
     Raises RegistrationError for values that cannot be meant.
     """
 

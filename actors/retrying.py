@@ -19,7 +19,7 @@ from seqtor.actors.mailbox import Mailbox
 from seqtor.actors.retries import BACKOFF_MAX_S
 from seqtor.actors.submissions import Intake, Origin, RetryOf, Submission
 from seqtor.messages.errors import RunCrashed
-from seqtor.messages.runs import RetryDue
+from seqtor.messages.runs import AcceptTriggers, RetryDue
 
 __all__ = ["Retrying", "WaitingRetries", "retry_id"]
 
@@ -99,9 +99,20 @@ class WaitingRetries:
             if submission.origin is not None and submission.origin.retry is not None and _due(submission) > now:
                 self.wait(submission)
 
-    def take(self, submission: Submission[Any]) -> bool:
-        """The wait is over; False if it did not wait (any more)."""
-        return self._waiting.pop(submission, None) is not None
+    def remind(self) -> None:
+        """Tell of all once more whose time has come; the coordinator that was told of them may have crashed."""
+        now = self._clock.time()
+        for submission in list(self._waiting):
+            if _due(submission) <= now:
+                _tell(self.coordinator, RetryDue(submission=submission))
+
+    def end_wait(self, submission: Submission[Any], sequencer: Mailbox) -> bool:
+        """The wait is over: have it run; False if it did not wait (any more)."""
+        if self._waiting.pop(submission, None) is None:
+            return False
+        self._intake.open[submission] = None
+        sequencer.tell(AcceptTriggers(submissions=(submission,), bypasses=True))
+        return True
 
     def hold_up_a_stop(self) -> bool:
         """Whether one of them is due before the grace of the stop is over."""

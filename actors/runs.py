@@ -45,8 +45,8 @@ ValueT = TypeVar("ValueT")
 class RunContext:
     """What all runs of one system share."""
 
-    __slots__ = ("async_reads", "board", "clock", "committer", "journal", "loop", "make_outbox", "parent", "pool",
-                 "resources", "stores")  # fmt: skip
+    __slots__ = ("async_reads", "board", "clock", "committer", "journal", "journal_restarts", "loop", "make_outbox",
+                 "parent", "pool", "resources", "stores")  # fmt: skip
 
     def __init__(
         self,
@@ -68,6 +68,7 @@ class RunContext:
         self.committer = committer
         self.parent: Mailbox | None = None
         self.journal: Mailbox | None = None  # None in memory, where everything is durable at once.
+        self.journal_restarts = 0
         self.pool = pool
         self.loop = loop
         self.stores = stores
@@ -160,7 +161,7 @@ class Run(Actor):
         """Take over from a run actor that hangs or has crashed: what its first attempt saw, and the calls."""
         self.first_snapshot = stuck.first_snapshot
         self._resumed = stuck._resumed
-        self._calls = stuck.calls
+        self._calls = stuck.calls.taken_over(self.context)
 
     def close_calls(self) -> None:
         """The run has ended: let nobody wait for a call any more."""

@@ -167,4 +167,4 @@ class OpenWorkFound:
     closed: tuple[tuple[int, int], ...]
     dead: tuple[Any, ...]
     dead_runs: tuple[Any, ...]
-    resubmitted: dict[str, str]
+    resubmitted: tuple[tuple[str, str], ...]

@@ -70,6 +70,7 @@ class CommitPath:
         self._retrying = Retrying(dispatchers.clock, dispatchers.entropy)
         self.journal: Mailbox | None = None
         self.tell_journal: Callable[[RunsEnded], object]
+        self.durable_through: Callable[[], int] = lambda: 0  # What the journal has told, or is about to tell.
         self.effects: Mailbox | None = None
         self.board: Board
         self.order: CommitOrder
@@ -109,6 +110,7 @@ class CommitPath:
             ref.actor_inbox.drain(lambda message: isinstance(message, KEPT))
         if ledger.told.message is not None:
             self.tell_journal(ledger.told.message)  # Ignored if it has it: the crash may have come before it was told.
+        ledger.durable_through = max(ledger.durable_through, self.durable_through())
         through = ledger.told.through
         left = list(self._intake.open)
         in_flight = sorted((each for each in left if each.seq is not None and each.seq > through), key=_seq)
@@ -169,6 +171,7 @@ class CommitPath:
             resources=self._resources,
         )
         context.journal = self.journal
+        context.journal_restarts = self.ledger.journal_restarts
         self.context = context
         return context
 

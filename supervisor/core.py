@@ -21,15 +21,13 @@ from seqtor.actors.effects import EffectFunctions, Workshop
 from seqtor.actors.futures import ReplyFuture
 from seqtor.actors.handlers import Handler, Handlers
 from seqtor.actors.invariants import require
-from seqtor.actors.journal.actor import Journal
-from seqtor.actors.journal.checkpoints import Checkpointer, Checkpoints, Compaction
 from seqtor.actors.journal.contract import Backend, KeyRow
 from seqtor.actors.journal.decoding import answer_adapter, outcome_of
 from seqtor.actors.journal.held import HeldRuns
 from seqtor.actors.journal.history import KeptHistory, kept_from
 from seqtor.actors.journal.keys import BoundKeys
 from seqtor.actors.journal.open_runs import OpenRuns
-from seqtor.actors.journal.recovery import Recovery, commit_record
+from seqtor.actors.journal.recovery import commit_record
 from seqtor.actors.journal.upcasts import Upcasts
 from seqtor.actors.ledger import Ledger
 from seqtor.actors.mailbox import answer as answer_once
@@ -40,10 +38,11 @@ from seqtor.actors.retrying import WaitingRetries
 from seqtor.actors.sequencer import Sequencer
 from seqtor.actors.stores.cell import StoreCell
 from seqtor.actors.stores.contract import StoreRef
-from seqtor.actors.submissions import Intake, Origin, RetryOf, Submission
+from seqtor.actors.submissions import Intake, Origin, Submission
 from seqtor.commit_path import CommitPath
 from seqtor.effects import RunningEffects
 from seqtor.endings import Life, LifeEnd
+from seqtor.journaling import Journaling
 from seqtor.messages.effects import DeadLetterRecord
 from seqtor.messages.errors import (
     AlreadyResubmitted,
@@ -53,9 +52,8 @@ from seqtor.messages.errors import (
     RegistrationError,
     Rejected,
 )
-from seqtor.messages.journal import AppendIntake, AwaitDurable, CheckpointDue, FlushIntake, ReadJournal
+from seqtor.messages.journal import AppendIntake, AwaitDurable, CheckpointDue, ReadJournal
 from seqtor.messages.lifecycle import ActorCrashed, Drain
-from seqtor.messages.records import AcceptedRecord
 from seqtor.messages.runs import (
     AbortRun,
     AcceptTriggers,
@@ -138,10 +136,8 @@ class RunningSystem:
         self._last_event_time = 0.0
         self.intake: Intake
         self.history: HeldRuns | KeptHistory
-        self._journal_ref: Any = None
-        self._checkpointer_ref: Any = None
+        self.journal: Journaling | None = None
         self._drained: ReplyFuture | None = None
-        self._checkpoints: Checkpoints | None = None
         try:
             self._start()
         except BaseException:
@@ -154,7 +150,12 @@ class RunningSystem:
 
     def _start(self) -> None:
         dispatchers, settings, stores = self._dispatchers, self._settings, self._stores
-        recovery = self._open_journal()
+        if self._backend is not None:
+            self.journal = Journaling(
+                self._backend, stores, self._handlers, self._find_handler, self._upcasts, self._effect_functions
+            )
+        journal = self.journal
+        recovery = None if journal is None else journal.recovery
         journal_id = f"{dispatchers.entropy():016x}" if recovery is None else recovery.opened.journal_id
         epoch = FIRST_EPOCH if recovery is None else recovery.opened.epoch
         through = 0 if recovery is None else recovery.opened.commits_through
@@ -188,7 +189,10 @@ class RunningSystem:
                 states = tuple(recovery.states(stores, states))
             self._check_initial(states)
             resumed = None if recovery is None else ResumedRuns(recovery, stores)
-            open_runs = self._open_runs(recovery, resumed)
+            open_runs = OpenRuns()
+            if journal is not None and resumed is not None:
+                journal.intake = self.intake
+                open_runs = journal.open_runs(resumed)
         except BaseException:
             self._stop_actors([*reversed(self._cell_refs), self._root_ref])
             raise
@@ -203,29 +207,31 @@ class RunningSystem:
         )  # fmt: skip
         if resumed is not None:
             ledger.resumed = resumed.before(ledger.told.publication)
-        if recovery is None:
+        if journal is None or recovery is None:
             self._keys = BoundKeys(forget_above=settings.records_max)
             path.tell_journal = self._hold_runs(states)
         else:
             forgotten_through = kept_from(recovery.opened) - 1
             self._keys = BoundKeys(recovery.backend.keys(), forgotten_through=forgotten_through)
-            path.tell_journal = self._start_journal(recovery, open_runs)
-            path.journal = self._journal_ref.actor_inbox
-        path.start(journaled=recovery is not None)
+            cells = [ref.actor_inbox for ref in self._cell_refs]
+            closed = lambda: f"{self._name!r}: {self._broken or 'the system is stopped'}: the journal is closed"  # noqa: E731
+            journal.start(dispatchers, settings, path, cells, root, open_runs, self._forget_keys, closed)
+            self.history = journal.history
+            path.journal = journal.ref.actor_inbox
+            path.tell_journal = path.journal.put
+            path.durable_through = lambda: journal.actor.durable_through
+        path.start(journaled=journal is not None)
         self._inbox = path.sequencer_ref.actor_inbox
-        if self._journal_ref is not None:
-            _actor(self._journal_ref).coordinator = path.coordinator_ref.actor_inbox
+        if journal is not None:
+            journal.wire()
         for ref, state in zip(self._cell_refs, states, strict=True):
             if through:
                 ref.actor_inbox.tell(ApplyCommits(seq=through, state=state, epoch=epoch))
         path.effects = self._effects.start(dispatchers, path, root)
         path.wire()
         self._supervise()
-        if recovery is not None and self._checkpoints is not None:
-            if recovery.needs_checkpoint(stores):
-                self._checkpoints.take(again=True)
-            if settings.retain is not None:  # What grew old while nothing ran, or between a checkpoint and a crash.
-                self._checkpointer_ref.tell(CheckpointDue())
+        if journal is not None:
+            journal.check(settings.retain)
         self._started_at = dispatchers.clock.monotonic()
         self._accepting = True
         left = tuple(open_runs.submissions.values())
@@ -265,66 +271,25 @@ class RunningSystem:
                 self._drain_again()
 
             root.supervise(Group("effects", [effects.ref], policy, carry_out_again))
-        if self._checkpointer_ref is not None:
+        journal = self.journal
+        if journal is not None:
+            checkpointer = journal.checkpointer_ref
 
             def check_again(_: ActorCrashed) -> None:
                 ledger.restarts += 1
-                self._checkpointer_ref.restart()
-                self._checkpointer_ref.tell(CheckpointDue())  # It may have crashed at one.
+                checkpointer.restart()
+                checkpointer.tell(CheckpointDue())  # It may have crashed at one.
 
-            root.supervise(Group("checkpointer", [self._checkpointer_ref], policy, check_again))
+            def read_again(crashed: ActorCrashed) -> None:
+                for ref in (*path.refs, *([] if effects.ref is None else [effects.ref])):
+                    ref.suspend()
+                journal.restart()
+                rebuild(crashed)
+                if effects.ref is not None:
+                    effects.restart(path)
 
-    # The journal -------------------------------------------------------------------------------------------------------
-
-    def _open_journal(self) -> Recovery | None:
-        """Open the journal and read it, before there is any actor: what is wrong with it is told to who starts."""
-        if self._backend is None:
-            return None
-        recovery = Recovery(self._backend, self._backend.open())
-        functions = self._effect_functions
-        for record in recovery.accepted.values():
-            self._find_handler(record.trigger.type)
-        recovery.require_known(
-            (ref.name for ref in self._stores), (handler.name for handler in self._handlers), functions.names
-        )
-        for left in recovery.effects.values():  # What does not fit any more is refused here.
-            where = f"{self._backend.place}: the effect {left.effect.name!r} of seq {left.seq}"
-            functions.named(left.effect.name).payload_of(left.effect, self._upcasts, where)
-        return recovery
-
-    def _open_runs(self, recovery: Recovery | None, resumed: ResumedRuns | None) -> OpenRuns:
-        """The work that had not ended, as submissions that nobody waits for yet."""
-        if recovery is None or resumed is None:
-            return OpenRuns()
-        submissions = [self._submission_of(record, recovery) for record in recovery.open_accepted()]
-        calls = [call for calls in resumed.calls.values() for call in calls]
-        return OpenRuns(
-            submissions, calls, recovery.effects.values(), recovery.dead, recovery.dead_runs, recovery.resubmitted
-        )
-
-    def _submission_of(self, record: AcceptedRecord, recovery: Recovery) -> Submission[Any]:
-        handler = self._handlers.named(record.trigger.type)
-        trigger = self._upcasts.model(
-            handler.trigger_type,
-            record.trigger.payload,
-            record.trigger.version,
-            handler.trigger_type.trigger_version,
-            f"{recovery.backend.place}: the accepted trigger {record.run} ({record.trigger.type})",
-        )
-        calls = recovery.calls.get(record.run)
-        retry = None if record.retry_of is None else RetryOf(record.run_number, record.retry_of, record.due or 0.0)
-        now = calls[0].now if calls else None
-        origin = Origin(record.run, record.key, record.cause, now, retry, record.resubmits)
-        return Submission(
-            self.intake,
-            record.arrival,
-            trigger,
-            handler,
-            record.priority,
-            record.event_time,
-            record.submitted_at,
-            origin,
-        )
+            root.supervise(Group("checkpointer", [checkpointer], policy, check_again))
+            root.supervise(Group("the journal", [journal.ref], policy, read_again, journal.may_restart))
 
     def _hold_runs(self, states: tuple[Any, ...]) -> Callable[[RunsEnded], object]:
         """In memory: keep the newest runs for whoever asks what was."""
@@ -332,70 +297,18 @@ class RunningSystem:
         ledger = self._ledger
         return lambda message: held.keep(message, ledger.told.publication.states)
 
-    def _start_journal(self, recovery: Recovery, open_runs: OpenRuns) -> Callable[[RunsEnded], object]:
-        dispatchers, root = self._dispatchers, self._root_ref.actor_inbox
-        opened = recovery.opened
-        self._journal_ref = Journal.start_on(
-            dispatchers.dedicated("journal"), recovery.backend, opened, recovery.chain, open_runs, self._stores,
-            dispatchers.timers, parent=root,
-        )  # fmt: skip
-        journal: Journal = _actor(self._journal_ref)
-        inbox = self._journal_ref.actor_inbox
-        self._checkpoints = checkpoints = Checkpoints(
-            inbox,
-            self._stores,
-            [ref.actor_inbox for ref in self._cell_refs],
-            lambda: self._path.board.durable,
-            lambda: self._ledger.now,
-            dispatchers.driver,
-            recovery.info.seq if recovery.info else None,
-        )
-        compaction = Compaction(
-            self._read_journal,
-            lambda: journal.checkpoints,
-            self._settings.retain,
-            dispatchers.clock.time,
-            self._forget_keys,
-            inbox,
-        )
-        self._checkpointer_ref = checkpointer = Checkpointer.start_on(
-            dispatchers.dedicated("checkpoints"), checkpoints, compaction, parent=root, restartable=True
-        )
-        journal.checkpointer = checkpointer.actor_inbox
-        self.history = KeptHistory(
-            self._read_journal,
-            recovery.backend.place,
-            self._stores,
-            lambda: journal.checkpoints,
-            lambda: journal.kept_from,
-            opened.journal_id,
-        )
-        return inbox.put  # type: ignore[no-any-return]
-
     def _forget_keys(self, through: int) -> None:
         with self._lock:
             self._keys.forget(through)
 
-    def _read_journal(self, read: Callable[[Backend], Any]) -> Any:
-        """What `read` returns, called by the journal's actor between two groups."""
-        reply = ReplyFuture()
-        reply.driver = self._dispatchers.driver
-        try:
-            self._journal_ref.actor_inbox.tell(ReadJournal(read=read, reply_to=reply))
-            return reply.get()
-        except ActorDeadError:
-            raise NotRunning(
-                f"{self._name!r}: {self._broken or 'the system is stopped'}: the journal is closed"
-            ) from None
-
     def _flush_intake(self, submission: Submission[Any], future: ReplyFuture) -> None:
-        if self._journal_ref is None:
+        if self.journal is None:
             future.set(None)
         elif self.intake.gone is not None:
             error = self.intake.gone()
             future.set_exception((type(error), error, None))
         else:
-            self._journal_ref.actor_inbox.tell(FlushIntake(submission=submission, reply_to=future))
+            self.journal.flush(submission, future)
 
     def _check_initial(self, states: tuple[Any, ...]) -> None:
         for ref, state in zip(self._stores, states, strict=True):
@@ -442,9 +355,9 @@ class RunningSystem:
         # Each after who tells it at its stop what has been decided: the committer the journal, the journal the coordinator,
         # the coordinator the effects.
         self._stop_actors([self._path.sequencer_ref, self._path.committer_ref])
-        if self._journal_ref is not None:
-            self._take_last_checkpoint()
-            self._stop_actors([self._checkpointer_ref, self._journal_ref])
+        if self.journal is not None:
+            self._take_last_checkpoint(self.journal)
+            self._stop_actors([self.journal.checkpointer_ref, self.journal.ref])
         self._stop_actors([self._path.coordinator_ref])
         self._effects.stop(self._stop_actors)
         unclosed = self._resources.close()
@@ -460,12 +373,12 @@ class RunningSystem:
             lambda: NotRunning("the system was stopped before this run had ended; nothing of it was written")
         )
 
-    def _take_last_checkpoint(self) -> None:
-        if self._broken is not None or self._checkpoints is None:
+    def _take_last_checkpoint(self, journal: Journaling) -> None:
+        if self._broken is not None or journal.checkpoints is None:
             return
         try:
             self._await_durable(self._ledger.told.through, timeout_s=60.0)
-            self._checkpoints.take()
+            journal.checkpoints.take()
         except Exception as error:  # The journal holds everything; the next start only takes longer.
             logger.opt(exception=error).warning("{}: no checkpoint at the stop: {}", self._name, error)
 
@@ -533,8 +446,8 @@ class RunningSystem:
             self._accepted = arrival
             accepted = tuple(submissions)
             self.intake.open.update(dict.fromkeys(accepted))
-            if self._journal_ref is not None:
-                self._journal_ref.actor_inbox.put(AppendIntake(submissions=accepted))
+            if self.journal is not None:
+                self.journal.ref.actor_inbox.put(AppendIntake(submissions=accepted))
             self._inbox.put(AcceptTriggers(submissions=accepted))
         return submissions
 
@@ -560,7 +473,7 @@ class RunningSystem:
         )
         earlier.seq = row.seq
         self.intake.open[earlier] = None
-        require(row.seq is not None and self._journal_ref is not None, "a run that has not ended is known", run=row.run)
+        require(row.seq is not None and self.journal is not None, "a run that has not ended is known", run=row.run)
 
         def answer(backend: Backend) -> None:
             try:
@@ -574,8 +487,8 @@ class RunningSystem:
             for wake in to_wake:
                 wake()
 
-        journal: Any = self._journal_ref  # There is one, or no outcome would be known from it.
-        journal.actor_inbox.tell(ReadJournal(read=answer, reply_to=ReplyFuture()))
+        journal: Any = self.journal  # There is one, or no outcome would be known from it.
+        journal.ref.actor_inbox.tell(ReadJournal(read=answer, reply_to=ReplyFuture()))
         return earlier
 
     def bind_released(self, submissions: tuple[Submission[Any], ...]) -> tuple[Submission[Any], ...]:
@@ -631,18 +544,20 @@ class RunningSystem:
     def trees(self) -> tuple[Tree, ...]:
         """The runtime's own actors, for `system.tree()`."""
         path = self._path
-        refs = [("journal", self._journal_ref)] if self._journal_ref is not None else []
+        journal, effects = self.journal, self._effects.ref
         core = (
             ("sequencer", path.sequencer_ref),
             ("coordinator", path.coordinator_ref),
             ("committer", path.committer_ref),
         )
+        around = [] if journal is None else [("journal", journal.ref), ("checkpointer", journal.checkpointer_ref)]
         return (
-            *(tree_of(name, ref) for name, ref in refs),
+            *(tree_of(name, ref) for name, ref in around),
             supervisor_of(
                 "stores", [tree_of(ref.name, cell) for ref, cell in zip(self._stores, self._cell_refs, strict=True)]
             ),
             supervisor_of("core", [tree_of(name, ref) for name, ref in core]),
+            *([] if effects is None else [tree_of("effects", effects)]),
         )
 
     def standing(self) -> str:
@@ -692,8 +607,11 @@ class RunningSystem:
         return submission
 
     def abort(self, seq: int, reason: str) -> None:
-        """Have the run at a seq end as aborted. Raises LookupError if there is none, or it has ended."""
-        self._reply_of(self._path.coordinator, AbortRun(seq=seq, reason=reason, reply_to=None), tries=1)
+        """Have the run at a seq end as aborted. Raises LookupError if there is none or it has ended, NotRunning."""
+        try:
+            self._reply_of(self._path.coordinator, AbortRun(seq=seq, reason=reason, reply_to=None), tries=1)
+        except ActorDeadError:
+            raise NotRunning(f"the run at seq {seq} cannot be aborted: {self._why_not()}") from None
 
     def newest(self) -> Publication:
         """The newest durable contiguous publication."""

@@ -43,13 +43,21 @@ class RestartDue:
 class Group:
     """Actors that are restarted together: all of them when one crashes.
 
-    `restart` starts them anew, all suspended; it returns when they are scheduled.
+    `restart` starts them anew, all suspended; it returns when they are scheduled. `may_restart` says whether that helps.
     """
 
-    __slots__ = ("name", "policy", "refs", "restart", "restarts", "waits", "window")
+    __slots__ = ("may_restart", "name", "policy", "refs", "restart", "restarts", "waits", "window")
 
-    def __init__(self, name: str, refs: Sequence[Any], policy: Restart, restart: Callable[[ActorCrashed], None]) -> None:
+    def __init__(
+        self,
+        name: str,
+        refs: Sequence[Any],
+        policy: Restart,
+        restart: Callable[[ActorCrashed], None],
+        may_restart: Callable[[], bool] = lambda: True,
+    ) -> None:
         self.name = name
+        self.may_restart = may_restart
         self.refs = tuple(refs)
         self.policy = policy
         self.window = Window(policy)
@@ -134,6 +142,9 @@ class Root(Actor):
         policy, window = group.policy, group.window
         for ref in group.refs:
             ref.suspend()
+        if not group.may_restart():
+            self._give_up(message.actor, message.error, "which is final")
+            return
         if not window.add(self._clock.monotonic()):
             why = f"more than {policy.intensity} restarts of {group.name} in {policy.period:g} s"
             self._give_up(message.actor, message.error, why)

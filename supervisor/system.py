@@ -252,8 +252,7 @@ class Supervisor:
 
         Raises RegistrationError for what cannot be meant; after the start, StartFailed.
         """
-        with registering():
-            return self._users.add(spec, name, restart)  # type: ignore[no-any-return, call-overload]
+        return self._users.add(spec, name, restart)
 
     def include(self, bundle: Bundle) -> None:
         """Take over the registrations of a bundle."""
@@ -437,7 +436,8 @@ class Supervisor:
 
         Returns when that is decided; nothing that the run still does has any effect. Its coroutine is cancelled; a thread
         that is in its handler is given up for a new one, and its next operation on `tx` leaves the handler. Raises
-        LookupError for a seq that was not given yet, or whose run has ended, saying how; WouldDeadlock inside a handler.
+        LookupError for a seq that was not given yet, or whose run has ended, saying how; NotRunning; WouldDeadlock inside
+        a handler.
         """
         if isinstance(seq, bool) or not isinstance(seq, int):
             raise TypeError(f"abort() takes a seq (an int from 1), got {seq!r}")

@@ -100,7 +100,8 @@ def highest_executing_below(
 ) -> int | None:
     """The highest lower run without a finished attempt that has read something these accesses read.
 
-    Only of those that have not ended: one that was aborted just when it began may still be in `executing`. It counts as a writer of all that it has read: without that rule one hot key costs 2.6 to 2.9 executions a trigger.
+    Only of those that have not ended: one that was aborted just when it began may still be in `executing`. It counts as a
+    writer of all that it has read: without that rule one hot key costs 2.6 to 2.9 executions a trigger.
     """
     highest: int | None = None
     for lower, transaction in list(executing.items()):

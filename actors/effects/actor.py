@@ -13,7 +13,6 @@ import enum
 import random
 from collections import deque
 from collections.abc import Sequence
-from functools import partial
 from typing import Any, ClassVar
 
 from loguru import logger
@@ -24,7 +23,6 @@ from seqtor.actors.effects.execution import EffectTasks, EffectWorker, Workshop
 from seqtor.actors.effects.functions import EffectFunction, EffectFunctions
 from seqtor.actors.ledger import Ledger
 from seqtor.actors.mailbox import Mailbox, answer
-from seqtor.actors.submissions import Submission
 from seqtor.messages.effects import (
     CarryOut,
     DeadLetterRecord,
@@ -142,6 +140,7 @@ class Effects(Actor):
     def on_start(self) -> None:
         """After a restart: begin what had not ended once more, under the same keys."""
         if self._resumed:
+            self._carried_through = self._ledger.carried_through
             self._resume()
 
     def on_failure(self, exception_type: Any, exception_value: Any, traceback: Any) -> None:
@@ -188,11 +187,11 @@ class Effects(Actor):
 
     def on_batch_end(self) -> None:
         if not self._holding:
-            self._begin()
+            self._begin_due()
         if self._drains and not (self._active or self._due_on_loop or self._due_on_threads):
             self._answer_drains()
 
-    def _begin(self) -> None:
+    def _begin_due(self) -> None:
         due = self._due_on_loop
         while due and self._on_loop < TASKS_MAX:
             self._on_loop += 1
@@ -332,18 +331,14 @@ class Effects(Actor):
                 "effect {!r} of seq {} is a dead letter after {} attempts: {}",
                 opened.effect.name, seq, opened.attempt, _text(record.error),
             )  # fmt: skip
-        self._ledger.end_effect(seq, opened.index, partial(self._hand_on, opened.submission))
+        # While everything stops it is accepted on disk, and runs after the next start.
+        returned = None if self._holding else opened.submission
+        self._released = self._released or returned is not None
+        self._ledger.end_effect(seq, opened.index, returned, self.sequencer)
         self._left[seq] -= 1
         if not self._left[seq]:
             del self._left[seq]
             self.coordinator.tell(EffectsEnded(seq=seq, submitted=self._released))
-
-    def _hand_on(self, submission: Submission[Any] | None) -> None:
-        """Accept what an effect returned; while everything stops it is accepted on disk, and runs after the next start."""
-        if submission is not None and not self._holding:
-            self._released = self._ledger.released = True
-            self._workshop.intake.open[submission] = None
-            self.sequencer.tell(AcceptTriggers(submissions=(submission,), bypasses=True))
 
     # The stop ----------------------------------------------------------------------------------------------------------
 

@@ -12,8 +12,8 @@ rows wait a moment (`INTAKE_DELAY_S`), unless someone waits for them.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
-from typing import Any, ClassVar
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, NamedTuple
 
 from loguru import logger
 
@@ -45,12 +45,20 @@ from seqtor.messages.journal import (
 from seqtor.messages.records import CallRecord, EffectRecord
 from seqtor.messages.runs import RunsEnded, State
 
-__all__ = ["INTAKE_DELAY_S", "Journal"]
+__all__ = ["INTAKE_DELAY_S", "Begun", "Journal"]
 
 INTAKE_DELAY_S = 0.002
 INTAKE_ROWS_MIN = 16
 CHECKPOINT_BYTES_MIN = 16 << 20
 TRIM_ROWS = 1000
+
+
+class Begun(NamedTuple):
+    """How a journal was found: what was opened, the hash of its last record, and the work that had not ended."""
+
+    opened: Opened
+    chain: bytes
+    open_work: OpenRuns
 
 
 class Journal(Actor):
@@ -65,25 +73,30 @@ class Journal(Actor):
     def __init__(
         self,
         backend: Backend,
-        opened: Opened,
-        chain: bytes,
-        open_work: OpenRuns,
+        begin: Begun | Callable[[], Begun],
         stores: Sequence[StoreRef[Any]],
         timers: Timers,
+        told: Sequence[RunsEnded] = (),
+        accepted: Sequence[Submission[Any]] = (),
     ) -> None:
+        """`begin` is how the journal was found, or opens it again; `told` and `accepted` are what an instance that
+        crashed may not have written.
+        """
         super().__init__()
         self._backend = backend
         self._stores = stores
         self._timers = timers
-        self._epoch = opened.epoch
-        self._chain = chain
-        self._previous = self._told_through = opened.commits_through
-        self._position = opened.entries_through
-        self.checkpoints = opened.checkpoints  # Read by who travels in time; only this actor writes it.
-        self.kept_from = kept_from(opened)  # The oldest seq whose history is kept; as `checkpoints`.
+        self._begin_again = begin if callable(begin) else None
+        self._told = told
+        self._accepted = accepted
+        self._epoch = self._previous = self._told_through = self._position = self.durable_through = 0
+        self._chain = GENESIS
+        self.checkpoints: tuple[CheckpointInfo, ...] = ()  # Read by who travels in time; only this actor writes it.
+        self.kept_from = 1  # The oldest seq whose history is kept; as `checkpoints`.
+        self.failed = False  # The medium, which is final.
         self._trimming: CheckpointInfo | None = None
         self._intake: dict[str, Submission[Any]] = {}  # Accepted, without a row yet, and not ended.
-        self._open = open_work  # What is on disk and has not ended, for the next checkpoint.
+        self._open = OpenRuns()  # What is on disk and has not ended, for the next checkpoint.
         self._intake_due = False  # Somebody waits for the rows: all are written.
         self._intake_waited = False  # They have waited long enough: some are written.
         self._intake_timed = False
@@ -92,15 +105,47 @@ class Journal(Actor):
         self._answers: list[Any] = []  # Futures that are answered when what is queued now is durable.
         self._bytes = 0  # Written since the last checkpoint.
         self._checkpoint_asked = False
-        self.durable_through = opened.commits_through
         self.coordinator: Mailbox
         self.checkpointer: Mailbox | None = None
+        if not callable(begin):
+            self._found(begin)
+
+    def _found(self, begun: Begun) -> None:
+        """Go on where the journal ends."""
+        opened = begun.opened
+        self._epoch = opened.epoch
+        self._chain = begun.chain
+        self._previous = self._told_through = self.durable_through = opened.commits_through
+        self._position = opened.entries_through
+        self.checkpoints = opened.checkpoints
+        self.kept_from = kept_from(opened)
+        self._open = begun.open_work
+
+    def on_start(self) -> None:
+        """After a crash: read what is on disk, say so, and write what is missing."""
+        if self._begin_again is None:
+            return
+        self._found(self._begin_again())
+        through = self._previous
+        self.coordinator.tell(RunsDurable(through=through))
+        for message in self._told:
+            runs = tuple([ended for ended in message.runs if ended.seq > through])
+            if runs:
+                self.on_runs_ended(RunsEnded(runs=runs, ended_at=message.ended_at))
+        for submission in self._accepted:
+            if submission.id not in self._open.submissions and (submission.seq is None or submission.seq > through):
+                self._intake[submission.id] = submission
+        self._told = self._accepted = ()
+        self.on_batch_end()
 
     # What is to be written -----------------------------------------------------------------------------------------
 
     def on_append_intake(self, message: AppendIntake) -> None:
+        told_through = self._told_through
         for submission in message.submissions:
-            self._intake[submission.id] = submission
+            seq = submission.seq
+            if seq is None or seq > told_through:  # Else it has ended; it was told again after a crash.
+                self._intake[submission.id] = submission
 
     def on_flush_intake(self, message: FlushIntake) -> None:
         if message.submission.id in self._intake:
@@ -153,7 +198,7 @@ class Journal(Actor):
                 if submission.origin is not None:
                     keys += _key_of(ended)
         entries, intake_keys = self._entry_rows(len(commits))
-        self._backend.append(Group(commits, entries, [*intake_keys, *keys]))
+        self._write(self._backend.append, Group(commits, entries, [*intake_keys, *keys]))
         self._chain, self._previous = chain, previous
         open_work = self._open
         for message in told:
@@ -238,10 +283,10 @@ class Journal(Actor):
         message.reply_to.set(self._open.found(message.seq, chain, self._position))
 
     def on_keep_checkpoint_part(self, message: KeepCheckpointPart) -> None:
-        self._backend.add_checkpoint_part(message.seq, message.number, message.part)
+        self._write(self._backend.add_checkpoint_part, message.seq, message.number, message.part)
 
     def on_finish_checkpoint(self, message: FinishCheckpoint) -> None:
-        self._backend.finish_checkpoint(message.info)
+        self._write(self._backend.finish_checkpoint, message.info)
         self.checkpoints = (*self.checkpoints, message.info)
         self._bytes = 0
         self._checkpoint_asked = False
@@ -255,8 +300,16 @@ class Journal(Actor):
         # First, so that who travels in time is refused before anything is gone.
         self.checkpoints = tuple(each for each in self.checkpoints if each.seq >= info.seq)
         self.kept_from = max(self.kept_from, info.seq + 1)
-        if not self._backend.trim(info, TRIM_ROWS):
+        if not self._write(self._backend.trim, info, TRIM_ROWS):
             self.tell_self(message)  # Behind what has queued up meanwhile.
+
+    def _write(self, write: Callable[..., Any], *what: Any) -> Any:
+        """Have the medium written. What goes wrong there is final: what is on disk is not known any more."""
+        try:
+            return write(*what)
+        except BaseException:
+            self.failed = True
+            raise
 
     def _chain_at(self, seq: int) -> bytes:
         return next(self._backend.commits(seq, seq)).chain if seq else GENESIS

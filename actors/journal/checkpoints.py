@@ -100,7 +100,7 @@ class Checkpoints:
             parts.append(("dead_runs", map(model_json, work.dead_runs)))
         lists = "".join(f',"{name}":[{",".join(texts)}]' for name, texts in parts)
         if work.resubmitted:
-            lists += f',"resubmitted":{json_of(work.resubmitted)}'
+            lists += f',"resubmitted":{json_of(dict(work.resubmitted))}'
         return f'{{"format":1,"now":{self._now()!r},"shapes":{shapes}{lists}}}'
 
     def _ask(self, mailbox: Mailbox, question: Callable[..., Any]) -> Any:

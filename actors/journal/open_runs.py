@@ -102,7 +102,7 @@ class OpenRuns:
             closed=tuple(sorted(self._closed)),
             dead=tuple(self.dead),
             dead_runs=tuple(each for each in self.dead_runs if each.seq <= seq),
-            resubmitted=dict(self.resubmitted),
+            resubmitted=tuple(self.resubmitted.items()),
         )
 
 

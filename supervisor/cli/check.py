@@ -19,6 +19,7 @@ from seqtor.actors.handlers import did_you_mean
 from seqtor.actors.journal.contract import Backend
 from seqtor.actors.journal.history import history_of
 from seqtor.actors.journal.recovery import Recovery
+from seqtor.actors.journal.sqlite import SqliteBackend
 from seqtor.actors.registering import Finding, collected
 from seqtor.cli.banner import facts
 from seqtor.cli.options import AsJson, ExitCode, JournalOption, WrongUsage, find_system
@@ -95,15 +96,15 @@ class Checkup:
             self.errors.append(Finding(_text(error)))
 
     def _look(self, program: Supervisor, backend: Backend) -> None:
-        path = getattr(backend, "_path", None)
-        if isinstance(path, Path) and not path.exists():
-            self._look_at_folder(path)
-            return
         stores = tuple(program.stores.values())
         for ref in stores:
             ref.spec.prepare_for_journal(program._upcasts)
         try:
             opened = backend.open(write=False)
+        except FileNotFoundError:  # The start makes one.
+            if isinstance(backend, SqliteBackend):
+                self._look_at_folder(Path(backend.place))
+            return
         except JournalLocked as locked:
             self.warnings.append(Finding(f"what the journal holds was not looked at: {locked}"))
             return

@@ -8,6 +8,7 @@ never do what the facade would not do for a caller in its own process.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import islice
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import ValidationError
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from seqtor.system import Supervisor
 
 __all__ = ["HANDS_IN", "ControlDesk"]
+
+ROWS_MAX = 100_000
+INSIDE = "for more ask inside the process, or its journal when it has stopped"
 
 
 class ControlDesk(Actor):
@@ -71,11 +75,11 @@ def record(system: Supervisor, request: protocol.Record) -> Any:
 
 
 def runs(system: Supervisor, request: protocol.Runs) -> Any:
-    return as_json(system.runs(state=request.state, trigger=request.trigger, limit=request.limit))
+    return as_json(system.runs(state=request.state, trigger=request.trigger, limit=_bounded(request.limit)))
 
 
 def dead_letters(system: Supervisor, request: protocol.DeadLetters) -> Any:
-    return as_json(system.dead_letters(request.limit))
+    return as_json(system.dead_letters(_bounded(request.limit)))
 
 
 def abort(system: Supervisor, request: protocol.Abort) -> Any:
@@ -103,7 +107,17 @@ def history(system: Supervisor, request: protocol.History) -> Any:
     refs = system.stores
     if request.store not in refs:
         raise LookupError(f"there is no store {request.store!r}{did_you_mean(request.store, refs)}")
-    return list(_changes(system, request.store, request.key))
+    changes = list(islice(_changes(system, request.store, request.key), ROWS_MAX + 1))
+    if len(changes) > ROWS_MAX:
+        raise ValueError(f"{request.store}[{request.key!r}] has more than {ROWS_MAX:,} changes: {INSIDE}")
+    return changes
+
+
+def _bounded(limit: int | None) -> int:
+    """The limit, for what is all in memory before it is sent. Raises ValueError."""
+    if limit is None or limit > ROWS_MAX:
+        raise ValueError(f"limit={limit}: at most {ROWS_MAX:,} come through the control socket; {INSIDE}")
+    return limit
 
 
 def _changes(system: Supervisor, store: str, key: str) -> Iterator[dict[str, Any]]:

@@ -35,9 +35,19 @@ def open_control(system: Supervisor, backend: Backend | None) -> ControlServer |
     if not supported:
         raise RegistrationError('control: this platform has no local sockets: leave the setting out, or say "off"')
     if setting != "auto":
-        return ControlServer(system, Listening(Path(os.path.expandvars(setting)).expanduser().absolute(), owned=False))
+        path = Path(os.path.expandvars(setting)).expanduser().absolute()
+        return _serving(system, Listening(path, owned=False))
     journal = getattr(backend, "file", None)  # Of backends that keep it in one.
-    return None if journal is None else ControlServer(system, Listening(socket_path(journal), owned=True))
+    return None if journal is None else _serving(system, Listening(socket_path(journal), owned=True))
+
+
+def _serving(system: Supervisor, listening: Listening) -> ControlServer:
+    try:
+        return ControlServer(system, listening)
+    except BaseException:
+        listening.withdraw()
+        listening.socket.close()
+        raise
 
 
 @contextmanager

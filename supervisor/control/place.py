@@ -8,7 +8,6 @@ all the same. Must never remove a file that is no socket, or one that another pr
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import os
 import shutil
@@ -60,6 +59,8 @@ def control_path(target: Any) -> Path:
                 f"connect({target!r}): pass a path, sqlite:///PATH, or the path of a control socket"
             )
         target = unquote(rest[1:])
+    if not hasattr(socket, "AF_UNIX"):
+        raise RegistrationError("this platform has no local sockets: a system can be talked to in its own process only")
     path = Path(target).expanduser()
     return path if _is_socket(path) else socket_path(path)
 
@@ -200,6 +201,8 @@ def _short(path: Path) -> Iterator[str]:
 @contextmanager
 def _lock_of(folder: Path) -> Iterator[None]:
     """Of several processes that look and replace, let one do both at a time."""
+    import fcntl  # Not on every platform; one without it has no local sockets either.
+
     fd = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     try:
         with contextlib.suppress(

@@ -72,7 +72,9 @@ class ControlServer:
         self._call(self._close_door(), THREAD_STOP_S)
 
     def stop(self, timeout_s: float) -> None:
-        """Send what has been answered, for at most `timeout_s`, and end all connections and threads."""
+        """Send what has been answered, for at most `timeout_s`, and end all connections and threads. Twice: harmless."""
+        if self._loop.is_closed():
+            return
         _all.discard(self)
         self._call(self._disconnect_all(timeout_s), timeout_s + THREAD_STOP_S)
         self._loop.call_soon_threadsafe(self._loop.stop)
@@ -260,4 +262,5 @@ def _let_go_in_child() -> None:
         server.let_go()
 
 
-os.register_at_fork(after_in_child=_let_go_in_child)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_let_go_in_child)

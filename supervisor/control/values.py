@@ -49,7 +49,7 @@ def sent_trigger(trigger: Trigger[Any]) -> dict[str, Any]:
 
 def from_answer(kind: type[TupleT], value: Any) -> TupleT:
     """A named tuple from JSON: its fields as their types say, without those that are not known here."""
-    hints = typing.get_type_hints(kind)
+    hints = {name: getattr(hint, "kind", hint) for name, hint in typing.get_type_hints(kind).items()}  # Trigger[Any]
     fields = {
         name: _field(hints[name], value[name])
         for name in kind._fields  # type: ignore[attr-defined]
@@ -98,7 +98,7 @@ def result_adapter(trigger_type: type[Trigger[Any]] | None) -> TypeAdapter[Any]:
 
 
 def _field(hint: Any, value: Any) -> Any:
-    if isinstance(value, dict) and value.keys() == {"type", "version", "payload"}:
+    if isinstance(hint, type) and issubclass(hint, Trigger):
         return trigger_of(value)
     if typing.get_origin(hint) in (tuple, list):
         of, *_ = typing.get_args(hint)

@@ -65,7 +65,7 @@ class Watchdog:
     ) -> None:
         self._ended.set()
         if self._notifier.watchdog_s is not None:
-            self._thread.join()
+            self._thread.join(SEND_S)  # It may just be waiting for a core that hangs; then the process does not.
 
     def beat(self, timeout_s: float) -> bool:
         """Ask the core, and tell systemd if it has answered; returns whether it has."""

@@ -27,7 +27,7 @@ WARNINGS = (ReportKind.CRASHED, ReportKind.FAILED_TO_START, ReportKind.ABANDONED
 
 
 class Place:
-    """The surroundings of one tree, once it is opened. `on_report` is called on the supervisors' threads: it is quick."""
+    """The surroundings of one tree, once it is opened. `on_report` is called on the supervisors' threads."""
 
     dispatcher: Dispatcher
     clock: Clock
@@ -58,12 +58,15 @@ class Place:
         """Log it, and pass it on."""
         log = logger.bind(actor=report.supervisor)
         if report.kind is ReportKind.GAVE_UP:
-            log.error("{}", report)
+            log.error("{}", report)  # Its cause has been logged: as the crash of the child.
         elif report.kind in WARNINGS:
-            log.warning("{}", report)
+            log.opt(exception=report.error).warning("{}", report)
         else:
             log.debug("{}", report)
-        self._on_report(report)
+        try:
+            self._on_report(report)
+        except Exception:  # The program's own function: no supervisor fails because of it.
+            log.exception("on_report failed at: {}", report)
 
 
 _lock = threading.Lock()

@@ -230,8 +230,6 @@ class Supervision:
     def _restart(self, child: Child) -> Procedure:
         """Restart the child and whom its strategy says, now or after a backoff, unless it is one restart too many."""
         if not self._window.add(self._now):
-            self._release(child)
-            self._drop(child)
             period_s = self.spec.restart.period
             error = RestartsExceeded(self.path, child.id, len(self._window), period_s, child.error)
             yield from self._exit(error)

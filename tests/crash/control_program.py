@@ -1,7 +1,7 @@
 """A program that others talk to: `python -m tests.crash.control_program JOURNAL`.
 
-Owns a bank whose deposits can be held up by a file: while `JOURNAL.hold` exists, `CountSlowly` does not end. Says "ready" when the
-system runs, and stops when its standard input ends.
+Owns counters that can be held up by a file: while `JOURNAL.hold` exists, `CountSlowly` does not end. Says "ready" when
+the system runs, and stops when its standard input ends.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from seqtor import Collection, Record, Rejected, Supervisor, Transaction, Trigger
 
-__all__ = ["CountUp", "CountSlowly", "make"]
+__all__ = ["CountSlowly", "CountUp", "make"]
 
 
 class Count(Record):

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 from seqtor import NotRunning, OutcomeUnknown, RegistrationError, State, Supervisor, connect
 from seqtor.cli.app import app
-from tests.crash.control_program import CountUp, CountSlowly, TooMany
+from tests.crash.control_program import CountSlowly, CountUp, TooMany
 
 ROOT = Path(__file__).parents[2]
 WAIT_S = 30.0

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from collections.abc import Iterable, Sequence
@@ -31,6 +32,9 @@ from seqtor.actors.journal.memory import MemoryBackend
 from seqtor.actors.stores import Access, Checkpoint, StoreActor, Write
 
 __all__ = ["dump", "load", "make_system", "run"]
+
+
+JOURNAL_ID = "0" * 32
 
 
 class Item(Record, version=2):
@@ -113,12 +117,17 @@ def make_system(backend: MemoryBackend, seed: int = 1) -> Supervisor:
             raise OSError("no paper")
         return Seen(key=context.key.rpartition("-")[2])
 
-    @system.on(Add)
+    @system.on(Add, retry=Retry(2, backoff=1.0, jitter=0.0, on=LookupError))
     def add(trigger: Add, tx: Transaction) -> int:
         if trigger.how == "reject":
             raise Rejected("not wanted", "unwanted", key=trigger.key)
         if trigger.how == "fail":
             raise ValueError(f"cannot add {trigger.key}")
+        if trigger.how == "flaky":
+            if not any(note.startswith("seen") for note in tx[notes].all()):
+                raise LookupError("nothing was seen yet")
+            tx[notes].put("flaky", b"done")
+            return 2
         item = tx[items].get(trigger.key, Item())
         text = ""
         if trigger.how == "call":
@@ -148,7 +157,7 @@ def make_system(backend: MemoryBackend, seed: int = 1) -> Supervisor:
 def run(backend: MemoryBackend) -> None:
     """Execute one of everything."""
     with make_system(backend) as system:
-        hows = ["add", "add", "call", "reject", "fail", "submit", "effect", "bad"]
+        hows = ["add", "add", "call", "reject", "fail", "submit", "effect", "bad", "flaky"]
         submissions = [
             system.submit(Add(key="k\u00e9y" if number % 2 else "key", how=how), idempotency_key=f"{number}")
             for number, how in enumerate(hows)
@@ -160,6 +169,10 @@ def run(backend: MemoryBackend) -> None:
                 continue
         dispatchers: Any = system._running._dispatchers  # type: ignore[union-attr]
         dispatchers.run_until(lambda: sum(row.kind == "effect" for row in backend._entries) == 2, None)
+        for letter in system.dead_letters():
+            with contextlib.suppress(HandlerFailed):
+                system.resubmit(letter).result(60.0)
+        dispatchers.run_until(lambda: sum(row.kind == "effect" for row in backend._entries) == 3, None)
 
 
 def dump(backend: MemoryBackend) -> Iterable[str]:
@@ -180,6 +193,7 @@ def dump(backend: MemoryBackend) -> Iterable[str]:
 def load(lines: Iterable[str]) -> MemoryBackend:
     """A journal with these rows, without the checkpoint."""
     backend = MemoryBackend()
+    backend._journal_id = JOURNAL_ID
     backend.open()
     rows = [json.loads(line) for line in lines]
     backend.append(
@@ -200,7 +214,7 @@ def load(lines: Iterable[str]) -> MemoryBackend:
 def fresh() -> MemoryBackend:
     """A journal written now."""
     backend = MemoryBackend()
-    backend._journal_id = "0" * 32
+    backend._journal_id = JOURNAL_ID
     run(backend)
     return backend
 

@@ -39,7 +39,15 @@ def test_a_journal_of_an_old_format_comes_back_and_goes_on(path: Path) -> None:
         assert (totals.value.items, totals.value.ratio) == (3, 2.0)
         assert notes.all()["kéy"]["raw"] == b"\x00\xff"
         assert {key for key in notes.all() if key.startswith("seen")} == {"seen kéy", "seen 0"}
-        assert [letter.error for letter in system.dead_letters()] == ["OSError: no paper"]
+        letters = system.dead_letters()
+        assert sorted((letter.error, letter.resubmitted_as is not None) for letter in letters) == [
+            ("OSError: no paper", False), ("OSError: no paper", True),
+            ("ValueError: cannot add key", False), ("ValueError: cannot add key", True),
+        ]  # fmt: skip
+        assert len({letter.id for letter in letters if letter.kind == "effect"}) == 1
+        (retrying,) = system.runs(state=State.RETRYING)
+        assert [record.retry_of for record in system.runs() if record.id == retrying.retried_as] == [retrying.id]
+        assert system.ask(Add(key="key", how="flaky"), idempotency_key="8", timeout=60) == 2
         assert [system.record(seq).state for seq in range(3, 6)] == [State.COMMITTED, State.REJECTED, State.FAILED]
         assert system.ask(Add(key="key", how="call"), idempotency_key="2", timeout=60) == 2
         with pytest.raises(KeyReused):

@@ -18,7 +18,8 @@ from seqtor.actors.base import Actor
 __all__ = ["Crash", "CrashBase", "Crashes", "crashing"]
 
 
-SPARED = ("_resolve",)  # What goes wrong there is a store's, and ends its run as failed.
+# What goes wrong there is a store's, and ends its run as failed; or the medium's, which is final.
+SPARED = ("_resolve", "_write")
 
 
 class Crash(Exception):

@@ -16,16 +16,19 @@ from seqtor.actors import SimulatedDispatchers
 from seqtor.actors.base import Actor
 from seqtor.actors.committer import Committer
 from seqtor.actors.coordinator import Coordinator
+from seqtor.actors.effects import Effects
+from seqtor.actors.journal.actor import Journal
 from seqtor.actors.journal.memory import MemoryBackend
 from seqtor.actors.sequencer import Sequencer
 from seqtor.actors.stores.cell import StoreCell
 from tests.crash.desk import Oracle, make_system, planned
+from tests.simulation.crash_world import OFTEN, CrashWorld
 from tests.simulation.crashes import Crash, CrashBase, crashing
 
 TRIGGERS = 60
 CRASHES = 6
 SEEDS_PER_TEST = 50
-SETTINGS = {"restart_intensity": 1_000}
+STEPS_MAX = 200_000  # Far more than it takes: what is never answered fails soon.
 
 TARGETS: dict[type[Actor], tuple[str, ...]] = {
     Sequencer: ("actors/sequencer/actor.py", "actors/sequencer/waiting.py", "actors/sequencer/window.py"),
@@ -33,7 +36,10 @@ TARGETS: dict[type[Actor], tuple[str, ...]] = {
                 "actors/committer/stalls.py"),
     Coordinator: ("actors/coordinator.py",),
     StoreCell: ("actors/stores/cell.py",),
+    Effects: ("actors/effects/actor.py",),
+    Journal: ("actors/journal/actor.py", "actors/journal/open_runs.py"),
 }  # fmt: skip
+KILLED = [(kind, journal) for kind in TARGETS for journal in (None, MemoryBackend) if journal or kind is not Journal]
 
 
 def result_of(submission: Submission[int]) -> int | None:
@@ -69,7 +75,7 @@ def check(system: Supervisor, answers: list[tuple[int | None, Any]]) -> None:
 
 def play(seed: int, kind: type[Actor], journal: Any, monkeypatch: pytest.MonkeyPatch) -> int:
     chance = random.Random(seed)
-    system = make_system(journal, dispatchers=lambda _: SimulatedDispatchers(seed), settings=SETTINGS)
+    system = make_system(journal, dispatchers=lambda _: SimulatedDispatchers(seed), settings=OFTEN)
     with crashing(monkeypatch) as crashes, system:
         submissions: list[Submission[int]] = []
         for _ in range(CRASHES):
@@ -101,8 +107,7 @@ def settle(system: Supervisor) -> None:
         dispatchers.step()
 
 
-@pytest.mark.parametrize("journal", [None, MemoryBackend])
-@pytest.mark.parametrize("kind", TARGETS)
+@pytest.mark.parametrize(("kind", "journal"), KILLED)
 @pytest.mark.parametrize("first", range(0, 100, SEEDS_PER_TEST))
 def test_an_actor_that_is_killed_at_any_line_loses_nothing_under_seeds_from(
     first: int, kind: type[Actor], journal: Any, monkeypatch: pytest.MonkeyPatch
@@ -112,3 +117,35 @@ def test_an_actor_that_is_killed_at_any_line_loses_nothing_under_seeds_from(
         with monkeypatch.context() as patch:
             happened += play(seed, kind, journal and journal(), patch)
     assert happened >= SEEDS_PER_TEST // 4
+
+
+def at_rest(system: Supervisor) -> bool:
+    stats = system.stats()
+    through = (stats.committed_through, stats.durable_through, stats.effects_through)
+    return not (stats.queued or stats.in_flight or stats.retries_waiting) and len(set(through)) == 1
+
+
+@pytest.mark.parametrize(("kind", "journal"), KILLED)
+@pytest.mark.parametrize("first", range(0, 100, SEEDS_PER_TEST))
+def test_with_calls_effects_and_retries_nothing_is_lost_or_repeated_under_seeds_from(
+    first: int, kind: type[Actor], journal: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for seed in range(first, first + SEEDS_PER_TEST):
+        with monkeypatch.context() as patch, crashing(patch) as crashes:
+            chance = random.Random(seed)
+            dispatchers = SimulatedDispatchers(seed, steps_max=STEPS_MAX)
+            system = Supervisor(journal and journal(), dispatchers=lambda _: dispatchers, settings=OFTEN)  # noqa: B023
+            world = CrashWorld(system, seed)
+            with system:
+                for _ in range(CRASHES):
+                    error = chance.choice([Crash, CrashBase])
+                    crashes.plan(kind, TARGETS[kind], int(chance.expovariate(1 / 150)), None, error)
+                    world.submit(8)
+                    for _ in range(chance.randrange(200)):
+                        dispatchers.step()
+                results = world.results()
+                rests = 0
+                while rests < 3:
+                    rests = rests + 1 if at_rest(system) else 0
+                    dispatchers.step()
+                world.check(results, sum(crashes.happened.values()) if kind is Journal else 0)

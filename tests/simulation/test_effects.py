@@ -249,7 +249,7 @@ def test_a_checkpoint_knows_an_effect_s_end_and_what_it_returned_together_or_not
     system.on(Order)(lambda trigger, tx: tx.effect(give_back, None))
     system.on(Acknowledged)(lambda trigger, tx: None)
     with system:
-        journal: Any = system._running._journal_ref.actor_inbox  # type: ignore[union-attr]
+        journal: Any = system._running.journal.ref.actor_inbox  # type: ignore[union-attr]
         put = journal.put
 
         class Behind:
@@ -294,12 +294,12 @@ def test_an_effect_that_ended_while_an_older_checkpoint_was_made_is_not_carried_
     system, dispatchers = make()
     system.start()
     running: Any = system._running
-    before = running.board.durable
+    before = running._path.board.durable
     system.ask(Order(number=0))
     while dispatchers.step():
         pass
-    running._checkpoints._durable = lambda: before
-    running._checkpoints.take(again=True)
+    running.journal.checkpoints._durable = lambda: before
+    running.journal.checkpoints.take(again=True)
     abandon(system, backend, dispatchers, registered)
     system, _ = make()
     with system:

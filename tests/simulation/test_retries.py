@@ -6,18 +6,35 @@ choose the order of everything, the moments of aborts, of crashes of the core's 
 
 from __future__ import annotations
 
+import asyncio
 import random
 from typing import Any
 
 import pytest
 from pykka.messages import ProxyCall
 
-from seqtor import Aborted, Collection, HandlerFailed, NotRunning, Record, Retry, State, Submission, Supervisor, Transaction, Trigger
+from seqtor import (
+    Aborted,
+    Collection,
+    HandlerFailed,
+    NotRunning,
+    Record,
+    Retry,
+    State,
+    Submission,
+    Supervisor,
+    Transaction,
+    Trigger,
+)
 from seqtor.actors import SimulatedDispatchers
+from seqtor.actors.base import Actor
+from seqtor.actors.committer import Committer
+from seqtor.actors.coordinator import Coordinator
 from seqtor.actors.journal import actor
 from seqtor.actors.journal.memory import MemoryBackend
-from seqtor.messages import CommitRecord
+from seqtor.messages import AbortRun, CommitRecord, RetryDue
 from tests.oracle import Outcome, PlainCollection, SerialOracle
+from tests.simulation.crashes import Crash, crashing
 
 SEEDS_PER_TEST = 25
 TRIGGERS = 30
@@ -46,6 +63,12 @@ class Take(Trigger[int]):
 
     account: str
     amount: int
+
+
+class Linger(Trigger[str]):
+    """Waits until the test lets it go, if it is the head."""
+
+    name: str
 
 
 class Empty(Exception):
@@ -101,7 +124,7 @@ def outcome_of(submission: Submission[int]) -> tuple[State, Any]:
 
 
 def run_serially(desk: Desk, records: list[CommitRecord]) -> dict[str, tuple[State, Any]]:
-    """Execute the records one after another and hold each against what it says; returns how each first run's trigger ended."""
+    """Execute the records one after another and hold each against what it says; returns how each trigger ended."""
     oracle = SerialOracle({"purses": PlainCollection(Purse)})
     ended: dict[str, tuple[State, Any]] = {}
     first_of: dict[str, str] = {}  # The first run of the trigger, by the id of each of its runs.
@@ -125,7 +148,8 @@ def run_serially(desk: Desk, records: list[CommitRecord]) -> dict[str, tuple[Sta
         assert (record.state, record.result) == (outcome.state, outcome.result), record
         assert (record.retry is not None) == (record.state is State.RETRYING)
         if record.retry is not None:
-            assert (record.retry.retry_of, record.retry.trigger, record.retry.key) == (record.run, record.trigger, record.key)
+            follows = record.retry
+            assert (follows.retry_of, follows.trigger, follows.key) == (record.run, record.trigger, record.key)
             assert record.retry.due is not None
             assert record.retry.due >= record.ended_at - 1e-6
             expected[record.retry.run] = record
@@ -221,6 +245,64 @@ def test_a_retry_that_becomes_due_while_the_core_crashes_runs_once(journaled: bo
     assert crashed == 40
 
 
+@pytest.mark.parametrize("journaled", [False, True])
+def test_an_actor_that_is_killed_at_any_line_while_a_retry_is_due_loses_nothing(
+    journaled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    happened = 0
+    for lines in range(12):
+        with monkeypatch.context() as patch, crashing(patch) as crashes:
+            desk = Desk(lines, MemoryBackend() if journaled else None)
+            with desk.system as system:
+                submission = system.submit(Take(account="a", amount=1))
+                desk.dispatchers.run_to_rest()
+                assert system.ask(Put(account="a", amount=5)) == 5
+                crashes.plan(Coordinator, ("actors/coordinator.py", "actors/retrying.py"), lines, RetryDue, Crash)
+                assert submission.result(60.0) == 4
+                records = list(system.commits(oldest_first=True))
+                assert [record.state for record in records] == [State.RETRYING, State.COMMITTED, State.COMMITTED]
+            happened += sum(crashes.happened.values())
+    assert happened >= 5
+
+
+@pytest.mark.parametrize("journaled", [False, True])
+@pytest.mark.parametrize("kind", [Coordinator, Committer])
+def test_an_actor_that_is_killed_at_any_line_of_an_abort_aborts_it_at_once_or_when_asked_again(
+    kind: type[Actor], journaled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    happened = 0
+    files = ("actors/coordinator.py", "actors/committer/actor.py", "actors/committer/state.py")
+    for lines in range(40):
+        with monkeypatch.context() as patch, crashing(patch) as crashes:
+            desk = Desk(lines, MemoryBackend() if journaled else None)
+            opened = asyncio.Event()
+
+            @desk.system.on(Linger)
+            async def linger(trigger: Linger, tx: Transaction, opened: asyncio.Event = opened) -> str:
+                if trigger.name == "head":
+                    await opened.wait()
+                return trigger.name
+
+            with desk.system as system:
+                head, waiting, behind = system.submit_many(
+                    [Linger(name=name) for name in ("head", "waiting", "behind")]
+                )
+                desk.dispatchers.run_to_rest()
+                crashes.plan(kind, files, lines, AbortRun, Crash)
+                try:
+                    system.abort(2, "any line")
+                except Crash:
+                    desk.dispatchers.run_to_rest()
+                    system.abort(2, "any line")
+                desk.dispatchers.run_to_rest()
+                opened.set()
+                assert (head.result(60.0), behind.result(60.0)) == ("head", "behind")
+                assert outcome_of(waiting)[0] is State.ABORTED
+                assert [record.state.value for record in system.runs()] == ["committed", "aborted", "committed"]
+            happened += sum(crashes.happened.values())
+    assert happened >= 8
+
+
 def live(desk: Desk, steps: int | None, trouble: Trouble, answers: dict[str, Any]) -> bool:
     """One process: submits everything, notes what is answered; False if it dies, after so many steps."""
     system = desk.system.start()
@@ -252,7 +334,7 @@ def test_processes_that_die_at_any_step_run_every_retry_exactly_once_under_seeds
         chance = random.Random(seed)
         monkeypatch.setattr(actor, "CHECKPOINT_BYTES_MIN", chance.choice([500, 4_000, 1 << 20]))
         backend, answers = MemoryBackend(), dict[str, Any]()
-        trouble = Trouble(seed, crashes=False)
+        trouble, desk = Trouble(seed, crashes=False), Desk(seed, None)
         for life in range(LIVES_MAX):
             desk = Desk(seed * 1000 + life, backend)
             desk.dispatchers.clock.advance_to(life * 1.0)  # So that some retries are overdue at a start.

@@ -325,6 +325,10 @@ def use() -> None:
         assert_type(system.conflicts(), ConflictReport)
         assert_type(system.dead_letters(limit=3), list[DeadLetterRecord])
         assert_type(system.dead_letters()[0].error, str)
+        assert_type(system.dead_letters()[0].resubmitted_as, str | None)
+        assert_type(system.resubmit(system.dead_letters()[0]), Submission[Any])
+        assert_type(system.record(1).retried_as, str | None)
+        system.abort(1, "not wanted")
     assert_type(Supervisor().start(), Supervisor)
     system.stop(grace=datetime.timedelta(seconds=1))
 

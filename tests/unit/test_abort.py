@@ -9,7 +9,18 @@ from typing import Any
 import pytest
 from pykka.messages import ProxyCall
 
-from seqtor import Aborted, Collection, HandlerFailed, Retry, State, Supervisor, Transaction, Trigger, WouldDeadlock
+from seqtor import (
+    Aborted,
+    Collection,
+    HandlerFailed,
+    NotRunning,
+    Retry,
+    State,
+    Supervisor,
+    Transaction,
+    Trigger,
+    WouldDeadlock,
+)
 from seqtor.actors import SimulatedDispatchers
 from tests.programs import WAIT_S, Account, Deposit, Gate, open_bank, simulated, threaded
 
@@ -42,12 +53,16 @@ def test_a_handler_that_hangs_is_aborted_and_its_thread_given_up() -> None:
         behind = system.submit_many([Deposit()] * 5)
         gate.await_arrivals()
         system.abort(1, "stuck since noon")
-        with pytest.raises(Aborted, match="Hang at seq 1 was aborted by an operator: stuck since noon; nothing was written"):
+        with pytest.raises(
+            Aborted, match="Hang at seq 1 was aborted by an operator: stuck since noon; nothing was written"
+        ):
             hanging.result(WAIT_S)
         assert [submission.result(WAIT_S) for submission in behind] == [1, 2, 3, 4, 5]
         record = system.record(1)
         assert (record.state, record.durable) == (State.ABORTED, True)
-        assert record.error == "Aborted: Hang at seq 1 was aborted by an operator: stuck since noon; nothing was written"
+        assert (
+            record.error == "Aborted: Hang at seq 1 was aborted by an operator: stuck since noon; nothing was written"
+        )
         stats = system.stats()
         assert stats.state_counts == {State.ABORTED: 1, State.COMMITTED: 5}
         assert (stats.threads_replaced, stats.threads_stuck) == (1, 1)
@@ -319,6 +334,25 @@ def test_a_run_that_has_ended_cannot_be_aborted_and_the_error_says_how_it_ended(
             system.abort(9, "never was")
         with pytest.raises(LookupError, match="there is no run at seq 0"):
             system.abort(0, "never was")
+
+
+@pytest.mark.parametrize("make", [simulated, threaded])
+def test_nothing_is_aborted_or_resubmitted_after_the_stop(make: Any) -> None:
+    system: Supervisor = make()
+
+    @system.on(Hang)
+    def fail(trigger: Hang, tx: Transaction) -> str:
+        raise ValueError("x")
+
+    with pytest.raises(NotRunning):
+        system.abort(1, "before the start")
+    with system, pytest.raises(HandlerFailed):
+        system.ask(Hang(), timeout=WAIT_S)
+    with pytest.raises(NotRunning, match="the run at seq 1 cannot be aborted: the system is stopped"):
+        system.abort(1, "too late")
+    with pytest.raises(NotRunning):
+        system.resubmit(system.dead_letters()[0])
+    assert system.dead_letters()[0].resubmitted_as is None
 
 
 def test_the_first_of_two_aborts_counts() -> None:

@@ -767,6 +767,8 @@ def test_a_restartable_actor_goes_on_under_the_same_ref_after_a_crash(
     assert behind(ref).actor_ref is ref
     assert keeper.heard[:2] == [("started", 1), ("crashed", 1, error, 0)]
     assert here.letters == []
+    ref.stop(timeout=PATIENCE_S)
+    assert not ref.is_alive()
 
 
 def test_the_next_instance_gets_the_arguments_of_the_last_start_or_others(here: Stage) -> None:

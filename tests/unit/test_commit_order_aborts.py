@@ -44,7 +44,9 @@ def order_of(executing: dict[int, Any] | None = None, *, judged: bool = False) -
     return CommitOrder([ref], [spec.build().recover(None)], 1, 100, {} if executing is None else executing)
 
 
-def intent(seq: int, *, attempt: int = 1, reads: str = "", writes: str = "", snapshot: int = 0, **changes: Any) -> CommitRun:
+def intent(
+    seq: int, *, attempt: int = 1, reads: str = "", writes: str = "", snapshot: int = 0, **changes: Any
+) -> CommitRun:
     access = StoreAccess(
         store=0, keys=dict.fromkeys(reads), ranges=(), whole=False,
         writes=tuple(Write(key, Number(n=seq)) for key in writes),
@@ -127,6 +129,25 @@ def test_nobody_waits_for_the_writes_of_an_aborted_run() -> None:
     assert [(seq, attempt) for _, seq, attempt in order.take_decisions().restarts] == [(3, 2)]
 
 
+def test_nobody_waits_for_what_an_aborted_run_was_expected_to_write() -> None:
+    order = order_of()
+    order.offer(intent(3, writes="b"))
+    order.offer(intent(4, reads="ab"))
+    assert abort(order, 3)
+    order.offer(intent(1, writes="a"))
+    assert [(seq, attempt) for _, seq, attempt in order.take_decisions().restarts] == [(4, 2)], "2 has not ended"
+
+
+def test_nobody_waits_for_a_run_that_began_when_it_was_aborted_and_has_ended() -> None:
+    executing: dict[int, Any] = {}
+    order = order_of(executing)
+    assert abort(order, 1)
+    executing[1] = Reading("a")
+    order.offer(intent(3, reads="a"))
+    order.offer(intent(2, writes="a"))
+    assert [(seq, attempt) for _, seq, attempt in order.take_decisions().restarts] == [(3, 2)]
+
+
 def test_a_run_that_is_judged_is_aborted_and_a_late_judgement_is_ignored() -> None:
     order = order_of(judged=True)
     order.offer(intent(1, writes="a"))
@@ -147,8 +168,12 @@ def test_a_judge_that_crashed_is_asked_again_and_the_third_crash_ends_the_run() 
         assert asked is not None
         assert (asked.seq, asked.trigger) == (1, "Step")
         order.judge_crashed(1, 1, RuntimeError("a defect"))
-    order.judge_crashed(7, 1, RuntimeError("not of the head"))
-    assert order.take_decisions().judge is not None
+    asked = order.take_decisions().judge
+    assert asked is not None
+    assert asked.seq == 1
+    order.judge_crashed(2, 1, RuntimeError("not of the head"))
+    assert not order.has_decisions
+    assert ended(order) == []
     order.judge_crashed(1, 1, RuntimeError("a defect"))
     assert ended(order) == [(1, State.FAILED)]
     asked = order.take_decisions().judge

@@ -107,7 +107,7 @@ class Bank:
 
     def checkpoint(self) -> None:
         """Have a checkpoint made, as if the journal had grown, and what follows from it done."""
-        self.system._running._checkpointer_ref.tell(CheckpointDue())  # type: ignore[union-attr]
+        self.system._running.journal.checkpointer_ref.tell(CheckpointDue())  # type: ignore[union-attr]
         self.simulation.run_to_rest()
 
     def kept(self) -> tuple[list[int], list[int]]:
@@ -195,7 +195,7 @@ def test_trimming_goes_in_pieces_between_groups_and_on_after_a_crash(monkeypatch
         assert all(before - after <= 2 for before, after in pairwise(pieces))
         bank.deposits(10)
         bank.days(2)
-        info = bank.system._running._checkpoints.take()  # type: ignore[union-attr]
+        info = bank.system._running.journal.checkpoints.take()  # type: ignore[union-attr]
     backend.open()
     trim(backend, info, 3)  # Cut short: seven commits are left that no promise covers.
     assert next(row.seq for row in backend._commits) > 21
@@ -217,7 +217,7 @@ def test_a_trimming_that_was_overtaken_by_a_later_one_is_dropped() -> None:
         bank.deposits(2)
         bank.checkpoint()
         infos = bank.system._running.history._checkpoints()  # type: ignore[union-attr]
-        journal = bank.system._running._journal_ref  # type: ignore[union-attr]
+        journal = bank.system._running.journal.ref  # type: ignore[union-attr]
         journal.tell(TrimJournal(info=infos[2]))
         journal.tell(TrimJournal(info=infos[1]))
         bank.simulation.run_to_rest()
@@ -256,7 +256,7 @@ def test_a_key_whose_commit_is_gone_and_whose_row_is_not_counts_for_nothing() ->
     with Bank(backend) as bank:
         bank.system.ask(Deposit(), idempotency_key="k", timeout=WAIT_S)
         bank.deposits(2)
-        info = bank.system._running._checkpoints.take()  # type: ignore[union-attr]
+        info = bank.system._running.journal.checkpoints.take()  # type: ignore[union-attr]
     backend.open()
     backend.trim(info, 2)  # Cut short before the keys.
     assert "k" in backend._keys

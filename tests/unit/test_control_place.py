@@ -13,7 +13,8 @@ import pytest
 
 from seqtor import NotRunning, RegistrationError, Supervisor, connect
 from seqtor.control import place
-from seqtor.control.place import Listening, control_path, dial, socket_path
+from seqtor.control.place import Listening, control_path, socket_path
+from tests.control_clients import Raw
 from tests.programs import WAIT_S, Deposit, open_bank, simulated
 
 
@@ -192,19 +193,17 @@ def test_a_process_that_answers_nothing_is_given_up_on(tmp_path: Path) -> None:
 def test_a_child_of_a_fork_keeps_no_connection_open(tmp_path: Path) -> None:
     """Or a client would wait for a dead system for as long as the child lives."""
     context = multiprocessing.get_context("fork")
-    system = bank(tmp_path / "bank.db")
-    with system, connect(tmp_path / "bank.db") as connection:
-        assert connection.stats().current_seq == 0
-        done = context.Event()
-        child = context.Process(target=done.wait, args=(WAIT_S,))
-        child.start()
+    done = context.Event()
+    child = context.Process(target=done.wait, args=(3 * WAIT_S,))
+    with bank(tmp_path / "bank.db") as system:
         path = system.control
         assert path is not None
-        kept = dial(path, WAIT_S)
+        client = Raw(path)
+        child.start()
     try:
-        assert kept.recv(1) == b"", "the server has gone, and the child does not hold its end"
+        assert client.read() is None, "the server has gone, and the child does not hold its end"
     finally:
-        kept.close()
+        client.close()
         done.set()
         child.join()
 

@@ -257,11 +257,13 @@ def test_a_connection_with_too_much_under_way_is_told_to_wait(desk: Desk) -> Non
 
 
 def test_what_would_end_a_process_is_an_answer(desk: Desk) -> None:
-    with serving(desk.system, desk.path), connect(desk.path) as connection:
+    with serving(desk.system, desk.path) as server, connect(desk.path) as connection:
+        intake = server._intake
         for _ in range(3):
             with pytest.raises(RecordedFailure, match="SystemExit: poisoned"):
                 connection.submit("Poison", {"deadly": 1})
             assert connection.ask("Poison", timeout=WAIT_S) == 1
+        assert server._intake is intake, "nothing crashed"
 
 
 def test_a_desk_that_crashes_is_replaced_and_who_asked_it_is_told(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -341,6 +343,22 @@ def test_the_stop_lets_who_waits_have_the_answer_and_nobody_new_come_in(tmp_path
     with pytest.raises(NotRunning, match="the file does not exist"):
         connection.stats()
     connection.close()
+
+
+def test_the_stop_waits_for_a_client_to_read_its_last_answer(desk: Desk) -> None:
+    with serving(desk.system, desk.path) as server, Raw(desk.path) as slow:
+        trigger = {"type": "Large", "payload": {"size": 5_000_000}}
+        slow.send(framed({"id": 1, "verb": "submit", "triggers": [trigger]}))
+        assert slow.read()["accepted"]
+        server.close_door()
+        stopping = threading.Thread(target=server.stop, args=(WAIT_S,))
+        stopping.start()
+        stopping.join(0.2)
+        assert stopping.is_alive(), "the answer is not read yet"
+        assert len(slow.read()["result"]) == 5_000_000
+        assert slow.read() is None
+        stopping.join(WAIT_S)
+        assert not stopping.is_alive()
 
 
 def test_what_has_not_ended_within_the_grace_is_answered_as_the_facade_answers_it(tmp_path: Path) -> None:

@@ -12,8 +12,8 @@ import pytest
 from seqtor import (
     AlreadyResubmitted,
     Collection,
-    DeadlineExceeded,
     DeadLetterRecord,
+    DeadlineExceeded,
     EffectContext,
     HandlerFailed,
     KeyReused,
@@ -322,7 +322,12 @@ def test_dead_letters_and_their_marks_survive_restarts_and_compaction(
         with pytest.raises(HandlerFailed):
             marked.result(LONG_S)
         before = system.dead_letters()
-    assert [(letter.seq, letter.resubmitted_as) for letter in before] == [(4, None), (3, None), (2, marked.id), (1, None)]
+    assert [(letter.seq, letter.resubmitted_as) for letter in before] == [
+        (4, None),
+        (3, None),
+        (2, marked.id),
+        (1, None),
+    ]
     for _ in range(3):
         with shop.system() as system:
             assert system.dead_letters() == before
@@ -379,7 +384,9 @@ def test_a_process_that_dies_leaves_the_dead_letters_and_marks_of_its_records() 
     letters = system.dead_letters()
     assert [(each.seq, each.resubmitted_as) for each in letters] == [(4, None), (3, None), (1, again.id)]
     assert retried.attempts == 2
-    assert all(row.kind != "accepted" or row.ref != again.id for row in backend._entries), "only its record has the mark"
+    assert all(row.kind != "accepted" or row.ref != again.id for row in backend._entries), (
+        "only its record has the mark"
+    )
     backend.close()  # The process dies here.
     with shop.system() as system:
         assert system.dead_letters() == letters

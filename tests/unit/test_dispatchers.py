@@ -30,11 +30,17 @@ LATER = 10  # A seq above the head's.
 class Attempt:
     """An attempt whose deadline can pass."""
 
+    seq = 1
+    handler_name = "Hang"
+
     def __init__(self) -> None:
         self.expired = threading.Event()
 
     def expire(self) -> None:
         self.expired.set()
+
+    def abandon(self) -> None:
+        """Nothing here is aborted."""
 
 
 class Hanging(Work):

@@ -28,8 +28,8 @@ def test_who_waits_is_told_that_the_system_was_stopped() -> None:
 
 
 def test_life_says_where_a_system_is() -> None:
+    assert threaded().life is Life.NOT_STARTED
     system = threaded()
-    assert system.life is Life.NOT_STARTED
     gate = Gate()
 
     @system.on(Wait)

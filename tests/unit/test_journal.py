@@ -591,7 +591,7 @@ def test_a_journal_that_was_changed_is_refused_with_the_place(path: Path) -> Non
         system.ask(Deposit(amount=1), timeout=WAIT_S)
     running = system._running
     assert running is not None
-    running._checkpoints = None  # No checkpoint at this stop: the tail is read at the next start.
+    running.journal.checkpoints = None  # No checkpoint at this stop: the tail is read at the next start.  # type: ignore[union-attr]
     system.stop()
     database = apsw.Connection(str(path))
     database.execute("UPDATE commits SET body = replace(body, '\"balance\":103', '\"balance\":999') WHERE seq = 3")
@@ -627,7 +627,7 @@ def test_a_model_that_changed_reads_old_records_through_its_upcast(path: Path) -
         for title in ("a", "b"):
             system.ask(Write1(title=title), timeout=WAIT_S)
         assert system._running is not None
-        system._running._checkpoints = None
+        system._running.journal.checkpoints = None  # type: ignore[union-attr]
         system.stop()
 
     first()
@@ -809,7 +809,7 @@ def test_an_answer_comes_even_if_the_journal_is_faster_than_the_coordinator() ->
     open_bank(system, alice=0)
     with system:
         running: Any = system._running
-        journal, tell = running._journal_ref._actor_weakref(), running._path.committer.journal
+        journal, tell = running.journal.ref._actor_weakref(), running._path.committer.journal
 
         def tell_and_wait(message: Any) -> None:
             tell(message)

@@ -538,6 +538,7 @@ def test_an_actor_that_is_suspended_as_its_run_ends_runs_again_when_it_is_restar
     by_hand.scheduled.pop().run()
     if restart == "when it has left":
         ref.restart()
+    assert by_hand.scheduled == [mailbox], "for its start"
     ref.tell("next")
     assert by_hand.scheduled == [mailbox]
     by_hand.run_all()
@@ -559,6 +560,24 @@ def test_an_actor_that_is_suspended_by_another_thread_right_after_a_message_runs
     ref.restart()
     assert by_hand.scheduled == [mailbox]
     by_hand.run_all()
+    assert instance(ref).received == ["waits"]
+
+
+def test_an_actor_that_is_suspended_and_restarted_by_another_thread_during_a_message_runs_again(
+    by_hand: ByHand,
+) -> None:
+    old, mailbox, ref = restartable(by_hand)
+
+    def replaced_from_outside() -> None:
+        mailbox.suspend(instance(ref), running=False)
+        ref.restart()
+
+    ref.tell(replaced_from_outside)
+    ref.tell("waits")
+    by_hand.scheduled.pop().run()
+    assert by_hand.scheduled == [mailbox]
+    by_hand.run_all()
+    assert old.received == [replaced_from_outside]
     assert instance(ref).received == ["waits"]
 
 
@@ -609,6 +628,44 @@ def test_the_start_is_delivered_once_if_the_first_instance_never_came_to_it(by_h
     assert list(ref.actor_inbox._queue) == [START]
     ref.restart()
     assert list(ref.actor_inbox._queue) == [START]
+
+
+def test_a_request_to_end_an_instance_that_crashed_before_it_came_is_not_for_its_successor(by_hand: ByHand) -> None:
+    _, _, ref = restartable(by_hand)
+
+    def recycled_and_crashed() -> None:
+        ref.recycle()
+        raise ValueError("before it came to it")
+
+    ref.tell(recycled_and_crashed)
+    by_hand.run_all()
+    ref.restart()
+    ref.tell("next")
+    by_hand.run_all()
+    assert instance(ref).received == ["next"]
+    assert not ref.suspended
+
+
+def test_an_instance_that_ends_before_it_has_started_is_not_asked_to_clean_up(by_hand: ByHand) -> None:
+    hooks: list[str] = []
+
+    class Hooked(Recorder):
+        def on_start(self) -> None:
+            hooks.append("start")
+
+        def on_stop(self) -> None:
+            hooks.append("stop")
+
+    ref = Hooked.start_on(by_hand, restartable=True)
+    ref.recycle()
+    by_hand.run_all()
+    assert ref.suspended
+    assert hooks == []
+    ref.restart()
+    by_hand.run_all()
+    ref.recycle()
+    by_hand.run_all()
+    assert hooks == ["start", "stop"]
 
 
 def test_a_mailbox_whose_instance_was_cut_off_passes_everything_on_in_order(by_hand: ByHand) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -131,7 +132,7 @@ def test_waits_double_up_to_their_limit() -> None:
     failing = Failing(5)
     with flaky(Retry(6, backoff=1.0, backoff_max=5.0, jitter=0.0), failing) as system:
         assert system.ask(Flaky(), timeout=LONG_S) == 6
-    waits = [later - earlier for earlier, later in zip(failing.times, failing.times[1:], strict=False)]
+    waits = [later - earlier for earlier, later in pairwise(failing.times)]
     assert waits == pytest.approx([1, 2, 4, 5, 5])
 
 
@@ -145,7 +146,7 @@ def test_jitter_comes_from_the_seed() -> None:
     first = times(1)
     assert times(1) == first
     assert times(2) != first
-    for number, (earlier, later) in enumerate(zip(first, first[1:], strict=False)):
+    for number, (earlier, later) in enumerate(pairwise(first)):
         assert 4.0 * 2**number <= later - earlier <= 8.0 * 2**number
 
 
@@ -444,7 +445,7 @@ def test_a_bundle_carries_the_policy() -> None:
         assert system.ask(Flaky(), timeout=LONG_S) == 2
 
 
-@pytest.mark.parametrize("register", [lambda: simulated(), Bundle])
+@pytest.mark.parametrize("register", [simulated, Bundle])
 @pytest.mark.parametrize(
     ("retry", "says"),
     [

@@ -29,8 +29,10 @@ from seqtor import (
 )
 from seqtor.actors.base import Actor
 from seqtor.actors.dispatchers import SimulatedDispatchers
-from seqtor.messages.supervision import ActorDied
+from seqtor.messages.lifecycle import ActorCrashed, ActorStopped
+from seqtor.messages.supervision import ActorDied, SupervisorTimer
 from seqtor.tree.events import ChildEnded
+from seqtor.tree.handles import KilledByBaseException
 from seqtor.tree.state import Supervision
 from tests.stages import PATIENCE_S
 
@@ -194,6 +196,19 @@ def test_a_threading_actor_is_replaced_behind_its_handle(threads: Stand, error: 
     assert child.proxy().total.get() == 15
     assert bystander.ask(1) == 1, "a BaseException ends no other actor of the process"
     bystander.stop()
+
+
+def test_a_base_exception_in_an_ask_ends_a_threading_actor_too(threads: Stand) -> None:
+    tree = threads.start(ChildSpec("a", Foreign))
+    child = tree.child("a")
+    assert child.ask(1) == 1
+    with pytest.raises(KilledByBaseException, match="Foreign: SystemExit: 3"):
+        child.ask(SystemExit(3))
+    threads.wait_for(ReportKind.RESTARTED, "a")
+    assert child.ask(1) == 1
+    with pytest.raises(Boom):
+        child.ask(Boom())
+    assert child.ask(1) == 2, "another exception in an ask ends no actor of pykka"
 
 
 def test_a_threading_actor_that_stops_by_itself_or_fails_its_start_is_told_apart(threads: Stand) -> None:
@@ -415,7 +430,10 @@ def test_a_subtree_that_gives_up_is_restarted_by_the_supervisor_above_and_its_re
     assert tree.child("sub/x") is x
 
 
-def test_a_supervisor_that_crashes_itself_leaves_no_child_behind(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("restart", ["permanent", "temporary"])
+def test_a_supervisor_that_crashes_itself_leaves_no_child_behind(
+    stand: Stand, monkeypatch: pytest.MonkeyPatch, restart: str
+) -> None:
     handle, defects = Supervision.handle, ["a defect of the supervisor"]
 
     def fails_once(machine: Supervision, event: Any, now: float, time: float) -> Any:
@@ -424,14 +442,67 @@ def test_a_supervisor_that_crashes_itself_leaves_no_child_behind(stand: Stand, m
         return handle(machine, event, now, time)
 
     monkeypatch.setattr(Supervision, "handle", fails_once)
-    tree = stand.start(ChildSpec("sub", SupervisorSpec([ChildSpec("x", Cell), ChildSpec("y", Cell)])))
+    below = SupervisorSpec([ChildSpec("x", Cell), ChildSpec("y", Cell)])
+    tree = stand.start(ChildSpec("sub", below, restart=restart))
     x, y = tree.child("sub/x"), tree.child("sub/y")
     old = y.ref._actor_weakref()
     assert y.ask(5) == 5
     x.tell(Boom())
+    if restart == "temporary":
+        stand.wait_for(ReportKind.CRASHED, "sub")
+        assert not x.is_alive()
+        assert not y.is_alive()
+        return
     stand.wait_for(ReportKind.RESTARTED, "sub")
     assert (x.ask(1, timeout=PATIENCE_S), y.ask(1, timeout=PATIENCE_S)) == (1, 1)
     assert y.ref._actor_weakref() is not old
+
+
+def test_a_supervisor_that_was_stopped_and_started_again_is_told_by_its_children_directly(stand: Stand) -> None:
+    tree = stand.start(ChildSpec("sub", SupervisorSpec([ChildSpec("x", Cell)], restart=MANY)))
+    for _ in range(3):
+        tree.terminate_child("sub")
+        tree.restart_child("sub")
+    x: Any = tree.child("sub/x")
+    assert x.ref._parent is tree.child("sub").ref.actor_inbox
+    x.tell(Boom())
+    assert x.ask(1, timeout=PATIENCE_S) == 1
+
+
+def test_a_supervisor_that_does_not_stop_in_time_is_cut_off_with_all_below(threads: Stand) -> None:
+    hold = Hold()
+    deep = SupervisorSpec([ChildSpec("stuck", Cell, shutdown="infinity"), ChildSpec("z", Cell)])
+    below = SupervisorSpec([ChildSpec("deep", deep), ChildSpec("y", Cell)])
+    tree = threads.start(ChildSpec("sub", below, shutdown=0.01))
+    handles = [tree.child(path) for path in ("sub/deep/stuck", "sub/deep/z", "sub/deep", "sub/y", "sub")]
+    hold.hold(handles[0])
+    assert tree.stop(PATIENCE_S)
+    assert [handle.is_alive() for handle in handles] == [False] * 5
+    hold.go.set()
+
+
+def test_what_an_older_instance_still_says_is_not_taken_for_the_present_one(simulated: Stand) -> None:
+    tree = simulated.start(ChildSpec("a", Cell), restart=Restart(10, backoff=5))
+    top: Any = tree._ref
+    urn = tree.child("a").ref.actor_urn
+    top.tell(ActorCrashed(actor="Cell", urn=urn, error=Boom(), undelivered=0, incarnation=7))
+    top.tell(ActorStopped(urn=urn, incarnation=7))
+    simulated.dispatchers.run_to_rest()
+    assert [kind for kind, _ in simulated.heard.kinds()] == ["started"]
+    tree.child("a").tell(Boom())
+    simulated.dispatchers.run_to_rest()
+    top.tell(SupervisorTimer(timer=1, incarnation=7))
+    simulated.dispatchers.run_to_rest()
+    assert tree.tree()["a"].state == "restarting", "the timer was another instance's"
+
+
+def test_a_report_that_its_hearer_cannot_take_harms_no_supervisor() -> None:
+    def fails(report: Report) -> None:
+        raise Boom
+
+    with start_supervisor(SupervisorSpec([ChildSpec("a", Cell)]), "top", on_report=fails) as tree:
+        assert tree.child("a").ask(1) == 1
+    assert [str(report.kind) for report in tree.reports()] == ["started", "shut_down", "ended"]
 
 
 # Watching ------------------------------------------------------------------------------------------------------------
