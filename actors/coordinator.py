@@ -383,10 +383,9 @@ class Coordinator(Actor):
         if stuck is not None:
             stuck.actor_inbox.close("was replaced")
             run.replace(stuck)
-        elif submission.origin is not None:
-            if submission.origin.now is not None:
-                submission.sequenced_at = submission.origin.now
-                run.resume(self._ledger.resumed[submission.id])
+        elif submission.origin is not None and submission.origin.now is not None:
+            submission.sequenced_at = submission.origin.now
+            run.resume(self._ledger.resumed[submission.id])
         return run.prepare(attempt)
 
     def _make(self, submission: Submission[Any]) -> Run:

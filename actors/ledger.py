@@ -17,8 +17,8 @@ from seqtor.messages.runs import AcceptTriggers, RunsEnded, State
 
 if TYPE_CHECKING:
     from seqtor.actors.calls import Resumed
-    from seqtor.actors.mailbox import Mailbox
     from seqtor.actors.dead_letters import DeadLetters
+    from seqtor.actors.mailbox import Mailbox
     from seqtor.actors.publications import Publication
     from seqtor.actors.retrying import WaitingRetries
     from seqtor.actors.submissions import Submission
@@ -56,8 +56,8 @@ class Ledger:
 
     __slots__ = (
         "aborting", "asked", "awaited", "carried_through", "causes", "counted", "dead_letters", "durable_through", "epoch",
-        "hot_keys", "journal_restarts", "now", "open_effects", "pairs", "released", "restarts", "resumed", "retries", "runs", "told",
-        "undurable", "unsettled",
+        "hot_keys", "journal_restarts", "now", "open_effects", "pairs", "released", "restarts", "resumed", "retries",
+        "runs", "told", "undurable", "unsettled",
     )  # fmt: skip
 
     def __init__(self, publication: Publication, epoch: int, now: float) -> None:

@@ -13,7 +13,9 @@ from seqtor.messages.effects import (
     ExecuteEffect,
     GetDeadLetters,
     HoldEffects,
+    ReportFree,
     ResumeEffects,
+    WorkerFree,
 )
 from seqtor.messages.errors import (
     Aborted,
@@ -210,6 +212,7 @@ __all__ = [
     "Released",
     "ReplaceRun",
     "ReplayDiverged",
+    "ReportFree",
     "ResumeEffects",
     "RetryDue",
     "RunConflicted",
@@ -236,6 +239,7 @@ __all__ = [
     "UseTransaction",
     "ValidateCommit",
     "ValidationDone",
+    "WorkerFree",
     "WouldDeadlock",
     "Write",
 ]

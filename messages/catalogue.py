@@ -13,7 +13,9 @@ from seqtor.messages.effects import (
     ExecuteEffect,
     GetDeadLetters,
     HoldEffects,
+    ReportFree,
     ResumeEffects,
+    WorkerFree,
 )
 from seqtor.messages.journal import (
     AppendEntry,
@@ -82,7 +84,9 @@ CATALOGUE: tuple[type, ...] = (
     RetryDue,
     ApplyCommits,
     CarryOut,
+    ReportFree,
     ResumeEffects,
+    WorkerFree,
     ExecuteEffect,
     EffectExecuted,
     EffectDue,

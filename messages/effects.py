@@ -16,7 +16,9 @@ __all__ = [
     "ExecuteEffect",
     "GetDeadLetters",
     "HoldEffects",
+    "ReportFree",
     "ResumeEffects",
+    "WorkerFree",
 ]
 
 # To effects ----------------------------------------------------------------------------------------------------------
@@ -46,7 +48,8 @@ class EffectExecuted:
     """From: effect worker. To: effects. Answer: none; how one execution ended.
 
     `error` is what the function raised and `failure` its record, both None if it returned; `submission` is then the
-    trigger that it returned and `accepted` its record, both None if it returned none. Twice: the second is ignored.
+    trigger that it returned and `accepted` its record, both None if it returned none. `worker` is the URN of who executed.
+    Twice: the second is ignored.
     """
 
     seq: int
@@ -56,6 +59,19 @@ class EffectExecuted:
     accepted: Any
     error: BaseException | None
     failure: Any
+    worker: str
+
+
+@message
+class ReportFree:
+    """From: effects, after a restart. To: an effect worker. Answer: `WorkerFree`, when it comes to it. Twice: harmless."""
+
+
+@message
+class WorkerFree:
+    """From: an effect worker with nothing to do. To: effects. Answer: none. Twice: harmless."""
+
+    worker: str
 
 
 @message

@@ -14,6 +14,7 @@ from pykka import ActorDeadError
 from seqtor.actors.dispatchers.contract import Dispatchers
 from seqtor.actors.effects import EffectFunctions, Effects, Workshop
 from seqtor.actors.effects.actor import dead_letters
+from seqtor.actors.effects.workforce import Workforce
 from seqtor.actors.journal.open_runs import DEAD_LETTERS_MAX
 from seqtor.actors.journal.recovery import Recovery
 from seqtor.actors.mailbox import Mailbox
@@ -42,8 +43,9 @@ class RunningEffects:
             return None
         for each in self._left:
             path.ledger.open_effects.setdefault(each.seq, {})[each.index] = each.effect
+        self._workforce = workforce = Workforce(self._workshop, dispatchers)
         self._arguments = (
-            self._workshop, self._functions, dispatchers, path.journal, path.ledger, self._dead,
+            self._workshop, self._functions, dispatchers, path.journal, path.ledger, workforce, self._dead,
         )  # fmt: skip
         self.ref = Effects.start_on(dispatchers.core, *self._arguments, parent=root, restartable=True)
         self._wire(path)
@@ -58,6 +60,7 @@ class RunningEffects:
 
     def _wire(self, path: CommitPath) -> None:
         self._actor = self.ref._actor_weakref()
+        self._workforce.effects = self.ref.actor_inbox
         self._actor.sequencer = path.sequencer_ref.actor_inbox
         self._actor.coordinator = path.coordinator_ref.actor_inbox
 
@@ -77,7 +80,7 @@ class RunningEffects:
         if self.ref is None:
             return
         stop_actors([self.ref])
-        at_rest, stuck = self._actor.workers()
+        at_rest, stuck = self._workforce.all()
         stop_actors(at_rest)
         for ref in stuck:
             ref.stop(block=False)

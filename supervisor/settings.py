@@ -61,7 +61,7 @@ class Settings(FrozenModel):
     records_max: int = Field(default=100_000, ge=1)
     """Run records that are kept at hand; the oldest are forgotten first."""
 
-    restart_intensity: int = Field(default=10, ge=0)
+    restart_intensity: int = Field(default=20, ge=0)
     """How often an actor of the runtime is restarted within `restart_period`; one more stops the system."""
 
     restart_period: Duration = Field(default=10.0, gt=0)

@@ -19,8 +19,9 @@ from loguru import logger
 
 from seqtor.actors.base import Actor, Ref
 from seqtor.actors.dispatchers.contract import Cancellable, Dispatchers
-from seqtor.actors.effects.execution import EffectTasks, EffectWorker, Workshop
+from seqtor.actors.effects.execution import Workshop
 from seqtor.actors.effects.functions import EffectFunction, EffectFunctions
+from seqtor.actors.effects.workforce import Workforce
 from seqtor.actors.ledger import Ledger
 from seqtor.actors.mailbox import Mailbox, answer
 from seqtor.messages.effects import (
@@ -34,16 +35,14 @@ from seqtor.messages.effects import (
     GetDeadLetters,
     HoldEffects,
     ResumeEffects,
+    WorkerFree,
 )
 from seqtor.messages.journal import AppendEntry
 from seqtor.messages.lifecycle import ActorCrashed, Drain, Drained
 from seqtor.messages.records import EffectRecord, RecordedEffect
-from seqtor.messages.runs import AcceptTriggers
 
 __all__ = ["Effects", "dead_letters"]
 
-THREADS_MAX = 32
-TASKS_MAX = 1000
 THREAD_RETRY_S = 1.0
 NAMED_MAX = 10
 
@@ -97,7 +96,7 @@ class Effects(Actor):
 
     receives: ClassVar[tuple[type, ...]] = (
         CarryOut, ResumeEffects, EffectExecuted, EffectDue, EffectRecorded, GetDeadLetters, Drain, HoldEffects,
-        ActorCrashed,
+        WorkerFree, ActorCrashed,
     )  # fmt: skip
 
     def __init__(
@@ -107,12 +106,14 @@ class Effects(Actor):
         dispatchers: Dispatchers,
         journal: Mailbox | None,
         ledger: Ledger,
+        workforce: Workforce,
         dead: deque[EffectRecord],
         *,
         resumed: bool = False,
     ) -> None:
         super().__init__()
         self._ledger = ledger
+        self._workforce = workforce
         self._workshop = workshop
         self._functions = functions
         self._dispatchers = dispatchers
@@ -124,10 +125,6 @@ class Effects(Actor):
         self._left: dict[int, int] = {}  # How many effects of a commit have not ended.
         self._due_on_threads: deque[Open] = deque()
         self._due_on_loop: deque[Open] = deque()
-        self._workers: list[Ref] = []
-        self._idle: list[Ref] = []
-        self._tasks: Ref | None = None
-        self._on_loop = 0
         self._active = 0  # Begun, or being recorded.
         self._drains: list[Any] = []
         self._draining = False
@@ -141,12 +138,8 @@ class Effects(Actor):
         """After a restart: begin what had not ended once more, under the same keys."""
         if self._resumed:
             self._carried_through = self._ledger.carried_through
+            self._workforce.begin_again()
             self._resume()
-
-    def on_failure(self, exception_type: Any, exception_value: Any, traceback: Any) -> None:
-        """Nobody listens any more to who executes now: what they do is done once more."""
-        for worker in [*self._workers, *([self._tasks] if self._tasks is not None else [])]:
-            worker.stop(block=False)
 
     # What is to be done ------------------------------------------------------------------------------------------------
 
@@ -193,9 +186,8 @@ class Effects(Actor):
 
     def _begin_due(self) -> None:
         due = self._due_on_loop
-        while due and self._on_loop < TASKS_MAX:
-            self._on_loop += 1
-            self._execute(due.popleft(), self._task_worker())
+        while due and (worker := self._workforce.take_task()) is not None:
+            self._execute(due.popleft(), worker)
         due = self._due_on_threads
         while due and (worker := self._free_worker()) is not None:
             self._execute(due.popleft(), worker)
@@ -216,36 +208,24 @@ class Effects(Actor):
         )
 
     def _free_worker(self) -> Ref | None:
-        """A worker with nothing to do, made if there may be one more: a slow effect must not hold up the others."""
-        if self._idle:
-            return self._idle.pop()
-        if len(self._workers) >= THREADS_MAX:
-            return None
+        """A worker with nothing to do: a slow effect must not hold up the others."""
         try:
-            dispatcher = self._dispatchers.dedicated(f"effects-{len(self._workers) + 1}")
+            return self._workforce.take_thread()
         except RuntimeError as error:  # No more threads to be had.
-            if not self._workers:
-                logger.error("no thread for effects, tried again in {:g} s: {}", THREAD_RETRY_S, error)
-                nothing = EffectDue(seq=0, index=0, attempt=0)
-                self._dispatchers.timers.call_after(THREAD_RETRY_S, lambda: self.tell_self(nothing))
+            logger.error("no thread for effects, tried again in {:g} s: {}", THREAD_RETRY_S, error)
+            nothing = EffectDue(seq=0, index=0, attempt=0)
+            self._dispatchers.timers.call_after(THREAD_RETRY_S, lambda: self.tell_self(nothing))
             return None
-        worker = EffectWorker.start_on(dispatcher, self._workshop, self.actor_inbox, parent=self.actor_inbox)
-        self._workers.append(worker)
-        return worker
-
-    def _task_worker(self) -> Ref:
-        if self._tasks is None:
-            loop = self._dispatchers.loop
-            self._tasks = EffectTasks.start_on(loop, self._workshop, self.actor_inbox, loop, parent=self.actor_inbox)
-        return self._tasks
 
     # What became of it -------------------------------------------------------------------------------------------------
 
     def on_effect_executed(self, message: EffectExecuted) -> None:
+        self._workforce.free(message.worker)
         opened = self._open.get((message.seq, message.index))
-        if opened is None or opened.stage is not Stage.RUNNING or opened.attempt != message.attempt:
-            return
-        self._free(opened)
+        if opened is None or opened.worker is None or opened.worker.actor_urn != message.worker:
+            return  # It was begun before this instance was.
+        opened.worker = None
+        self._active -= 1
         if self._holding and not self._can_end(message):
             opened.stage = Stage.WAITING
         elif message.error is None:
@@ -256,31 +236,21 @@ class Effects(Actor):
         else:
             self._end(opened, message)
 
+    def on_worker_free(self, message: WorkerFree) -> None:
+        self._workforce.free(message.worker)
+
     def on_actor_crashed(self, message: ActorCrashed) -> None:
         """Who executed is gone (a defect of seqtor or of the machine): what it had begun is begun once more."""
-        self._workers = [worker for worker in self._workers if worker.actor_urn != message.urn]
-        self._idle = [worker for worker in self._idle if worker.actor_urn != message.urn]
-        on_loop = self._tasks is not None and self._tasks.actor_urn == message.urn
-        if on_loop:
-            self._tasks = None
+        self._workforce.lose(message.urn)
         for opened in self._open.values():
             if opened.worker is not None and opened.worker.actor_urn == message.urn:
                 opened.worker = None
                 self._active -= 1
-                self._on_loop -= on_loop
                 self._make_due(opened)
 
     def _can_end(self, message: EffectExecuted) -> bool:
         """Whether what became of an effect can still be kept while everything stops."""
         return message.submission is None if self._journal is None else not self._journal.closed
-
-    def _free(self, opened: Open) -> None:
-        self._active -= 1
-        worker, opened.worker = opened.worker, None
-        if worker is self._tasks:
-            self._on_loop -= 1
-        elif worker is not None:
-            self._idle.append(worker)
 
     def _wait(self, opened: Open, failure: Any) -> None:
         """Let some time pass before the next try."""
@@ -375,11 +345,6 @@ class Effects(Actor):
             log.warning("effects that had not ended at the stop are lost, there is no journal: {}", text)
         else:
             log.info("effects that had not ended at the stop are carried out after the next start: {}", text)
-
-    def workers(self) -> tuple[list[Ref], list[Ref]]:
-        """Who executed, for whoever stops them: those at rest, and those that are stuck in a function."""
-        at_rest = [*self._idle, self._tasks] if self._tasks is not None else list(self._idle)
-        return at_rest, [worker for worker in self._workers if worker not in self._idle]
 
     # Queries -----------------------------------------------------------------------------------------------------------
 

@@ -23,7 +23,7 @@ from seqtor.actors.mailbox import Mailbox
 from seqtor.actors.outbox import Prepare
 from seqtor.actors.resources import ResourceRef, Resources
 from seqtor.actors.submissions import Intake, Origin, Submission
-from seqtor.messages.effects import EffectExecuted, ExecuteEffect
+from seqtor.messages.effects import EffectExecuted, ExecuteEffect, ReportFree, WorkerFree
 from seqtor.messages.errors import SeqtorError
 from seqtor.messages.records import AcceptedRecord, RecordedError
 from seqtor.messages.triggers import Trigger
@@ -120,7 +120,7 @@ class Workshop:
 class EffectWorker(Actor):
     """Executes plain effect functions one after another, on a thread of its own."""
 
-    receives: ClassVar[tuple[type, ...]] = (ExecuteEffect,)
+    receives: ClassVar[tuple[type, ...]] = (ExecuteEffect, ReportFree)
 
     def __init__(self, workshop: Workshop, effects: Mailbox) -> None:
         super().__init__()
@@ -135,8 +135,11 @@ class EffectWorker(Actor):
             submission, accepted = self._workshop.accept(message, message.function.function(context, payload))
         except BaseException as failure:
             error = failure
-        self._effects.tell(_executed(message, submission, accepted, error))
+        self._effects.tell(_executed(message, self.actor_urn, submission, accepted, error))
         del error  # Its traceback leads back to this frame.
+
+    def on_report_free(self, _: ReportFree) -> None:
+        self._effects.tell(WorkerFree(worker=self.actor_urn))
 
 
 class EffectTasks(Actor):
@@ -174,7 +177,7 @@ class EffectTasks(Actor):
             error.__cause__ = cancelled
         except BaseException as failure:
             error = failure
-        self._effects.tell(_executed(message, submission, accepted, error))
+        self._effects.tell(_executed(message, self.actor_urn, submission, accepted, error))
         del error  # Its traceback leads back to this frame.
 
     def on_stop(self) -> None:
@@ -184,7 +187,9 @@ class EffectTasks(Actor):
             task.cancel()
 
 
-def _executed(task: ExecuteEffect, submission: Any, accepted: Any, error: BaseException | None) -> EffectExecuted:
+def _executed(
+    task: ExecuteEffect, worker: str, submission: Any, accepted: Any, error: BaseException | None
+) -> EffectExecuted:
     return EffectExecuted(
         seq=task.seq,
         index=task.index,
@@ -193,6 +198,7 @@ def _executed(task: ExecuteEffect, submission: Any, accepted: Any, error: BaseEx
         accepted=accepted,
         error=error,
         failure=None if error is None else _failure(error),
+        worker=worker,
     )
 
 

@@ -90,10 +90,10 @@ class Service:
                 self._log.info("{}: health at {}/health/live and /health/ready", name, server.url)
             self._notifier.tell(f"STATUS={name} is starting")
             self._system.start()
+            self._started()  # Before a signal stops it: it may ask the system.
             self._has_started.set()
             stack.enter_context(Watchdog(self._notifier, Probe(self._system)))
             self._notifier.tell("READY=1", f"STATUS={name} is running")
-            self._started()
             ending = self._system.wait()
             if ending.broke_down:
                 self._notifier.tell("STOPPING=1", f"STATUS={name} has broken down: {ending.reason}")

@@ -112,7 +112,8 @@ def test_a_second_signal_stops_at_once_and_nothing_accepted_is_lost(
         assert served.await_line("begins 1") == "begins 1 attempt 1"
         served.await_told("READY=1")
         served.signal(signal.SIGTERM)
-        assert served.end()[0] == 0
+        code, stderr = served.end()
+    assert code == 0, stderr
     assert ended(tmp_path) == [(1, 1, "committed")]
 
 

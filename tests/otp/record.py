@@ -6,6 +6,7 @@ Owns the way from scenarios to Erlang terms. Needs `erl` and `erlc`; installs no
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -70,7 +71,7 @@ def record() -> dict[str, Any]:
             place / "scenarios",
             place / "traces",
         ]
-        subprocess.run(play, check=True, timeout=600)
+        subprocess.run(play, check=True, timeout=600, env={**os.environ, "ERL_CRASH_DUMP_BYTES": "0"})
         return dict(json.loads(line) for line in (place / "traces").read_text().splitlines())
 
 

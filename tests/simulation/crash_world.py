@@ -9,7 +9,7 @@ import random
 import threading
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 from seqtor import (
     Access,
@@ -203,14 +203,10 @@ class CrashWorld:
         assert len({record.run for record in records}) == len(records), "one record for every run"
         numbers: Counter[str] = Counter()
         for record in records:
-            kind, fields = record.trigger.type, record.trigger.payload
+            kind, fields = record.trigger.type, cast("dict[str, Any]", record.trigger.payload)
             if record.state is not State.COMMITTED:
                 continue
-            key, amount = {
-                "Add": lambda f: (f["key"], 1), "AddSlowly": lambda f: (f["key"], 1), "Flaky": lambda f: (f["key"], 1),
-                "Order": lambda f: ("orders", 1), "Quote": lambda f: ("quotes", f["number"]),
-                "Put": lambda f: ("puts", 1), "Acknowledged": lambda f: ("acknowledged", 1),
-            }[kind](fields)  # fmt: skip
+            key, amount = added(kind, fields)
             numbers[key] += amount
             if kind != "Acknowledged":
                 assert record.result == numbers[key], "what serial execution gives"
@@ -222,7 +218,11 @@ class CrashWorld:
         snapshot = system.snapshot()
         acknowledged = numbers.pop("acknowledged", 0)
         assert {key: value.n for key, value in snapshot[self.numbers].items()} == dict(numbers)
-        orders = {record.trigger.payload["number"] for record in records if record.trigger.type == "Order"}
+        orders = {
+            cast("dict[str, int]", record.trigger.payload)["number"]
+            for record in records
+            if record.trigger.type == "Order"
+        }
         assert {int(key): value.n for key, value in snapshot[self.acknowledged].items()} == dict.fromkeys(orders, 1)
         assert acknowledged == len(orders) == numbers.get("orders", 0)
         assert all(self.tries[number] for number in orders), "every effect was carried out"
@@ -230,3 +230,12 @@ class CrashWorld:
         stats = system.stats()
         assert sum(stats.state_counts.values()) == len(records)
         assert (stats.queued, stats.in_flight, stats.effects_through) == (0, 0, len(records))
+
+
+def added(kind: str, fields: dict[str, Any]) -> tuple[str, int]:
+    """What a trigger adds to which key."""
+    if kind in ("Add", "AddSlowly", "Flaky"):
+        return fields["key"], 1
+    if kind == "Quote":
+        return "quotes", fields["number"]
+    return {"Order": "orders", "Put": "puts", "Acknowledged": "acknowledged"}[kind], 1

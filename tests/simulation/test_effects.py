@@ -155,7 +155,7 @@ def abandon(system: Supervisor, backend: Counting, dispatchers: SimulatedDispatc
     backend.close()
     for ref in set(ActorRegistry.get_all()) - registered:
         ActorRegistry.unregister(ref)
-    on_loop: Any = system._running._effects._actor._tasks  # type: ignore[union-attr]
+    on_loop: Any = system._running._effects._workforce._tasks  # type: ignore[union-attr]
     for _ in range(2):  # What is on the loop is not left to the cycle collector.
         for task in [] if on_loop is None else list(on_loop._actor_weakref()._tasks):
             task.cancel()

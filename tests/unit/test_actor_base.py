@@ -756,9 +756,10 @@ def test_a_restartable_actor_goes_on_under_the_same_ref_after_a_crash(
     if how == "tell":
         ref.tell(Raise(error))
     else:
-        with pytest.raises(type(error)) as caught:
+        with pytest.raises(Exception) as caught:  # noqa: PT011
             ref.ask(Raise(error)) if how == "ask" else ref.proxy().on_raise(Raise(error)).get()
-        assert caught.value is error
+        # A BaseException would interrupt the asker's own thread, whose actor is no worse for it.
+        assert (caught.value if isinstance(error, Exception) else caught.value.__cause__) is error
     assert ref.ask(Add(), timeout=PATIENCE_S) == 1, "the state is that of a new instance"
     assert ref.is_alive()
     assert (ref.actor_urn, ref.actor_inbox, ref.actor_stopped) == (urn, inbox, stopped)

@@ -38,7 +38,7 @@ from seqtor import (
     Transaction,
     Trigger,
 )
-from seqtor.actors.effects.actor import TASKS_MAX, THREADS_MAX
+from seqtor.actors.effects.workforce import TASKS_MAX, THREADS_MAX
 from seqtor.actors.journal.contract import Group
 from seqtor.actors.journal.memory import MemoryBackend
 from seqtor.actors.journal.sqlite import SqliteBackend

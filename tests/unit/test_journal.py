@@ -591,7 +591,8 @@ def test_a_journal_that_was_changed_is_refused_with_the_place(path: Path) -> Non
         system.ask(Deposit(amount=1), timeout=WAIT_S)
     running = system._running
     assert running is not None
-    running.journal.checkpoints = None  # No checkpoint at this stop: the tail is read at the next start.  # type: ignore[union-attr]
+    assert running.journal is not None
+    running.journal.checkpoints = None  # No checkpoint at this stop: the tail is read at the next start.
     system.stop()
     database = apsw.Connection(str(path))
     database.execute("UPDATE commits SET body = replace(body, '\"balance\":103', '\"balance\":999') WHERE seq = 3")

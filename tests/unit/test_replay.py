@@ -332,7 +332,7 @@ def low(book: Any) -> bool:
 
 @pytest.mark.parametrize("journal", [None, MemoryBackend])
 def test_whatever_a_store_does_to_a_commit_it_does_again(journal: Any) -> None:
-    system = simulated(journal=journal and journal())
+    system = simulated(journal=journal and journal(), settings={"restart_intensity": 1_000})
     one, two = system.store("one", GuardedInts.spec()), system.store("two", GuardedInts.spec())
     guarded = system.store("guarded", Collection(Account, invariants=[low]))
 

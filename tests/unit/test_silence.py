@@ -114,5 +114,5 @@ def test_a_program_that_enables_the_log_hears_of_every_bad_ending() -> None:
         assert "'seq': " in extra
         assert "'trigger': 'Act'" in extra
         assert "'actor': 'coordinator'" in extra
-    assert sum("store stumbling crashed at seq 7 and is rebuilt" in line for line in lines) == 3
+    assert sum("StoreCell crashed (OSError: disk): store 'stumbling' is restarted" in line for line in lines) == 3
     assert any("work was left after a grace of 0.01 s" in line for line in lines)
