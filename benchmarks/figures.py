@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from benchmarks import durable, opening, sleepers, snapshots, tiny, urgency
+from benchmarks import durable, opening, restarts, sleepers, snapshots, tiny, urgency
 from benchmarks.outcome import Figure, at_least, at_most
 from benchmarks.placement import is_pinned
 
@@ -22,6 +22,7 @@ FIGURES: dict[str, Figure] = {
     "W7": Figure(snapshots.w7, "µs", (at_most(1.3),)),
     "OPEN1M": Figure(opening.open_1m, "s", (at_most(3.0, "value"),)),
     "OPEN200k": Figure(opening.open_200k, "s", (at_most(10.0, "value"),)),
+    "RESTART": Figure(restarts.restart, "ms p99", (at_most(5.0),)),
     "A10k": Figure(sleepers.a10k, "s", (at_most(4.0, "value"),)),
     "A10kMB": Figure(sleepers.a10k_mb, "MB", (at_most(300.0, "value"),)),
     "PRIO": Figure(urgency.prio, "ms p99", (at_most(1.0),)),

@@ -28,8 +28,8 @@ from seqtor.actors.stores.contract import StoreRef
 from seqtor.actors.submissions import Intake, Origin, RetryOf, Submission
 from seqtor.commit_path import CommitPath
 from seqtor.messages.errors import NotRunning
-from seqtor.messages.journal import CheckpointDue, FlushIntake, ReadJournal
-from seqtor.messages.records import AcceptedRecord
+from seqtor.messages.journal import AppendEntry, CheckpointDue, FlushIntake, ReadJournal
+from seqtor.messages.records import AcceptedRecord, EffectRecord
 from seqtor.messages.runs import RunsEnded
 from seqtor.resumed import ResumedRuns
 from seqtor.settings import Settings
@@ -178,6 +178,8 @@ class Journaling:
         ]
         live = list(self.intake.open)
         last = self.actor
+        # The effects' actor is restarted, too, and tells anew how its effects end.
+        self.ref.actor_inbox.drain(lambda message: not _is_effect(message))
         self.ref.restart(self._backend, lambda: self._begin_again(live), self._stores, self._dispatchers.timers, told, live)
         self.actor = actor = self.ref._actor_weakref()
         actor.checkpoints, actor.kept_from = last.checkpoints, last.kept_from
@@ -210,6 +212,10 @@ class Journaling:
     def flush(self, submission: Submission[Any], future: ReplyFuture) -> None:
         """Have the future set when the submission is durably accepted."""
         self.ref.actor_inbox.tell(FlushIntake(submission=submission, reply_to=future))
+
+
+def _is_effect(message: Any) -> bool:
+    return isinstance(message, AppendEntry) and isinstance(message.record, EffectRecord)
 
 
 def _open_runs(recovery: Recovery, submissions: Iterable[Submission[Any]], calls: Iterable[Any]) -> OpenRuns:

@@ -56,7 +56,8 @@ class StoreCell(Actor):
         try:
             behaviour = self._ref.spec.build()
             behaviour.journal_id = self._journal_id
-            self._state = behaviour.recover(self._checkpoint)
+            if self._incarnation == 1 or not behaviour._keeps_only_state:
+                self._state = behaviour.recover(self._checkpoint)
         except StoreUnavailable as away:
             logger.bind(actor=self._ref.name).warning("store {} is away: {}", self._ref.name, away)
             self._timers.call_after(max(away.retry_after, 0.001), lambda: self.tell_self(RecoverAgain()))

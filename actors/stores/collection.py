@@ -46,6 +46,7 @@ class CollectionStore(StoreActor[CollectionState[ModelT], "CollectionView[ModelT
     """The collection's behaviour; never blocks, so it lives on the core."""
 
     dispatcher = "core"
+    _keeps_only_state = True
 
     def __init__(self, kind: ModelKind[ModelT], initial: Mapping[str, ModelT]) -> None:
         self._kind = kind

@@ -40,6 +40,7 @@ class StoreActor(Generic[State, View]):
 
     dispatcher: ClassVar[Literal["core", "dedicated"]] = "dedicated"
     journal_id: str = ""
+    _keeps_only_state: ClassVar[bool] = False  # Nothing beside the state, which outlives a crash: no need to recover.
 
     def recover(self, checkpoint: Checkpoint | None) -> State:
         """Return the state to start from; `checkpoint` is None at the first start."""

@@ -42,6 +42,7 @@ class DocumentStore(StoreActor[DocumentState[ModelT], "DocumentView[ModelT]"]):
     """The document's behaviour; never blocks, so it lives on the core."""
 
     dispatcher = "core"
+    _keeps_only_state = True
 
     def __init__(self, kind: ModelKind[ModelT], adapters: Mapping[str, TypeAdapter[Any]], initial: ModelT) -> None:
         self._initial = DocumentState(kind, adapters, initial)

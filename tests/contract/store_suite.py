@@ -19,6 +19,7 @@ from seqtor import (
     HandlerFailed,
     Record,
     Rejected,
+    Restart,
     SeqtorError,
     Snapshot,
     State,
@@ -58,7 +59,7 @@ class Stage:
 
     def __init__(self, system: Supervisor, spec: StoreSpec[Any]) -> None:
         self.system = system
-        self.store: StoreRef[Any] = system.store("tested", spec)
+        self.store: StoreRef[Any] = system.store("tested", spec, restart=Restart(intensity=1_000_000))
         self.other = system.store("other", Collection(Other, invariants=[lambda book: "forbidden" not in book]))
         self._deeds: list[Deed] = []
         system.on(Act)(self._act)

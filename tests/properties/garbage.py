@@ -21,6 +21,7 @@ from seqtor import (
     HandlerFailed,
     Record,
     Rejected,
+    Restart,
     StoreActor,
     Supervisor,
     Transaction,
@@ -98,7 +99,7 @@ class Stores:
         self.numbers = system.store("numbers", Collection(Number))
         self.number = system.store("number", Document(Number))
         self.guarded = system.store("guarded", guarded)
-        self.custom = system.store("custom", Guarded.spec())
+        self.custom = system.store("custom", Guarded.spec(), restart=Restart(intensity=1_000_000))
 
 
 def commits(trigger: Work, tx: Transaction, stores: Stores) -> int:

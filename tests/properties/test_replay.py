@@ -18,7 +18,7 @@ from seqtor import SeqtorError, Supervisor
 from seqtor.actors import SimulatedDispatchers
 from seqtor.actors.journal.memory import MemoryBackend
 from tests.programs import WAIT_S, Deposit, Transfer, open_bank
-from tests.properties.execution import Case, Desk, cases, examples, switching_often, wait_for
+from tests.properties.execution import OFTEN, Case, Desk, cases, examples, switching_often, wait_for
 
 ROOT = Path(__file__).parents[2]
 ELSEWHERE = """
@@ -63,7 +63,12 @@ def test_any_program_gives_the_same_chain_again_under_any_order_of_execution(
 ) -> None:
     simulation = SimulatedDispatchers(seed, threads=case.threads)
     backend = MemoryBackend() if journaled else None
-    desk = Desk(case, Supervisor(backend, dispatchers=lambda _: simulation), pause=lambda ticks: None, tick_s=0.0)
+    desk = Desk(
+        case,
+        Supervisor(backend, dispatchers=lambda _: simulation, settings=OFTEN),
+        pause=lambda ticks: None,
+        tick_s=0.0,
+    )
     with desk.system as system:
         submit_all(desk, simulation.step)
         check_replay(system, len(case.submitted))
@@ -75,7 +80,7 @@ def test_any_program_gives_the_same_chain_again_under_any_order_of_execution(
 @given(case=cases)
 def test_any_program_that_ran_on_real_threads_gives_the_same_chain_again(case: Case) -> None:
     with switching_often():
-        system = Supervisor(MemoryBackend(), settings={"threads": case.threads})
+        system = Supervisor(MemoryBackend(), settings={"threads": case.threads, **OFTEN})
         desk = Desk(case, system, pause=lambda ticks: None, tick_s=0.0)
         with system:
             submit_all(desk, lambda: None)

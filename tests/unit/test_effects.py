@@ -1096,7 +1096,7 @@ def test_an_effect_sees_its_commit_on_disk(outside: Outside, tmp_path: Path) -> 
         copy.mkdir()
         for file in sorted(tmp_path.glob("desk.db*"), key=lambda file: "through" not in file.name):
             if file.suffix != ".db-control":  # A socket.
-                    shutil.copy(file, copy)
+                shutil.copy(file, copy)
         backend = SqliteBackend(copy / "desk.db")
         backend.open(write=False)
         found[context.seq] = next(backend.commits(context.seq, context.seq)).body
