@@ -19,7 +19,7 @@ unexport PYRIGHT_PYTHON_FORCE_VERSION PYRIGHT_PYTHON_PYLANCE_VERSION PYRIGHT_PYT
 
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types bench bench-peers otp-traces clean
+.PHONY: help setup demo test lint types bench bench-peers otp-traces soak clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
@@ -45,6 +45,9 @@ bench: $(LINKED) ## measure, one JSON object a line; FIGURES="W1 W3" selects
 
 bench-peers: $(LINKED) $(PEERS) ## measure the same durable work on DBOS, ZODB and eventsourcing beside seqtor
 	@$(BIN)/python -m benchmarks.peers
+
+soak: $(LINKED) ## kill actors under full load for 10 minutes, or for SECONDS_OF_SOAK=
+	@$(BIN)/python -m tests.soak $(or $(SECONDS_OF_SOAK),600)
 
 otp-traces: $(LINKED) ## play the supervision scenarios on Erlang/OTP anew; needs erlang-base
 	@$(BIN)/python -m tests.otp.record

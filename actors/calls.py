@@ -277,9 +277,7 @@ class Calls:
             self._started = self._ask(journal, partial(AppendEntry, record=record))
         return [self._started]
 
-    def _wait(
-        self, awaited: list[ReplyFuture], transaction: Transaction, call: Call, *, again: bool = False
-    ) -> bool:
+    def _wait(self, awaited: list[ReplyFuture], transaction: Transaction, call: Call, *, again: bool = False) -> bool:
         """Wait for all. With `again`, False if an actor that was asked has crashed, and is there again."""
         try:
             for reply in awaited:

@@ -87,6 +87,7 @@ class Coordinator(Actor):
 
     def on_start(self) -> None:
         """Do what the core before this one had decided and not done."""
+        self._ledger.wake()
         self._context.board.become_durable(self._ledger.durable_through)
         for message in tuple(self._ledger.unsettled):
             self._settle(message)
@@ -131,13 +132,11 @@ class Coordinator(Actor):
             self._settle(message)
 
     def _settle(self, message: RunsEnded) -> None:
-        to_wake: list[Callable[[], None]] = []
-        try:
-            counted = self._end_all(message, to_wake)
-        finally:  # A crash half-way must not leave those asleep whose runs have been answered.
-            for wake in to_wake:
-                wake()
         ledger = self._ledger
+        try:
+            counted = self._end_all(message, ledger.to_wake)
+        finally:  # A crash half-way must not leave those asleep whose runs have been answered.
+            ledger.wake()
         ledger.settle(counted, durable=self._answers_at_once)
         self._ended_through = counted.through
         if not self._answers_at_once:
@@ -212,9 +211,8 @@ class Coordinator(Actor):
 
     def _durable(self) -> None:
         """Answer and release what is durable and has been settled."""
-        to_wake: list[Callable[[], None]] = []
         ledger = self._ledger
-        undurable = ledger.undurable
+        undurable, to_wake = ledger.undurable, ledger.to_wake
         try:
             while undurable and undurable[0].seq <= ledger.durable_through:
                 ended = undurable[0]
@@ -225,8 +223,7 @@ class Coordinator(Actor):
                     self._release(ended)
                 undurable.popleft()  # Last: after a crash before this it is done once more, which changes nothing.
         finally:
-            for wake in to_wake:
-                wake()
+            ledger.wake()
         self._answer_awaited()
         self._drain_when_answered()
 
@@ -407,7 +404,9 @@ class Coordinator(Actor):
         if ended.state is State.FAILED:
             log = log.opt(exception=ended.error)
         text = "{} at seq {} ended: {}: {}"
-        log.log(LEVELS.get(ended.state, "DEBUG"), text, submission.handler.name, ended.seq, ended.state.value, ended.error)
+        log.log(
+            LEVELS.get(ended.state, "DEBUG"), text, submission.handler.name, ended.seq, ended.state.value, ended.error
+        )
 
     # Queries -------------------------------------------------------------------------------------------------------
 

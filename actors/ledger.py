@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from seqtor.messages.runs import AcceptTriggers, RunsEnded, State
@@ -57,7 +57,7 @@ class Ledger:
     __slots__ = (
         "aborting", "asked", "awaited", "carried_through", "causes", "counted", "dead_letters", "durable_through", "epoch",
         "hot_keys", "journal_restarts", "now", "open_effects", "pairs", "released", "restarts", "resumed", "retries",
-        "runs", "told", "undurable", "unsettled",
+        "runs", "to_wake", "told", "undurable", "unsettled",
     )  # fmt: skip
 
     def __init__(self, publication: Publication, epoch: int, now: float) -> None:
@@ -82,6 +82,7 @@ class Ledger:
         self.aborting: dict[int, str] = {}  # The un-ended runs that are to end as aborted, with the reasons.
         self.dead_letters: DeadLetters
         self.retries: WaitingRetries
+        self.to_wake: list[Callable[[], None]] = []  # Those whose runs have been answered, and who sleep.
         self.restarts = 0
         self.journal_restarts = 0  # After one, answers of calls may be lost that were on their way to the disk.
 
@@ -92,6 +93,12 @@ class Ledger:
         """
         self.unsettled.append(message)
         self.told = Told(publication, store_seqs, message)
+
+    def wake(self) -> None:
+        """Wake everyone whose run has been answered; who is woken may run at once, in the place of the caller."""
+        to_wake, self.to_wake = self.to_wake, []
+        for wake in to_wake:
+            wake()
 
     def settle(self, counted: Counted, *, durable: bool) -> None:
         """The oldest message has been settled: every run in it has its outcome, its record and its place in the counts."""

@@ -93,7 +93,13 @@ class CommitPath:
             core, *coordinator, answers_at_once=not journaled, parent=root, restartable=True
         )
         self.sequencer_ref = Sequencer.start_on(
-            core, self._dispatchers.clock, self._window(), self.ledger, journaled=journaled, parent=root, restartable=True
+            core,
+            self._dispatchers.clock,
+            self._window(),
+            self.ledger,
+            journaled=journaled,
+            parent=root,
+            restartable=True,
         )
         self.wire()
 

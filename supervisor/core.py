@@ -30,6 +30,7 @@ from seqtor.actors.journal.open_runs import OpenRuns
 from seqtor.actors.journal.recovery import commit_record
 from seqtor.actors.journal.upcasts import Upcasts
 from seqtor.actors.ledger import Ledger
+from seqtor.actors.mailbox import Mailbox
 from seqtor.actors.mailbox import answer as answer_once
 from seqtor.actors.outbox import Outbox, Prepare
 from seqtor.actors.publications import Publication
@@ -217,8 +218,8 @@ class RunningSystem:
             closed = lambda: f"{self._name!r}: {self._broken or 'the system is stopped'}: the journal is closed"  # noqa: E731
             journal.start(dispatchers, settings, path, cells, root, open_runs, self._forget_keys, closed)
             self.history = journal.history
-            path.journal = journal.ref.actor_inbox
-            path.tell_journal = path.journal.put
+            inbox: Mailbox = journal.ref.actor_inbox
+            path.journal, path.tell_journal = inbox, inbox.put
             path.durable_through = lambda: journal.actor.durable_through
         path.start(journaled=journal is not None)
         self._inbox = path.sequencer_ref.actor_inbox

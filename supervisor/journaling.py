@@ -180,7 +180,9 @@ class Journaling:
         last = self.actor
         # The effects' actor is restarted, too, and tells anew how its effects end.
         self.ref.actor_inbox.drain(lambda message: not _is_effect(message))
-        self.ref.restart(self._backend, lambda: self._begin_again(live), self._stores, self._dispatchers.timers, told, live)
+        self.ref.restart(
+            self._backend, lambda: self._begin_again(live), self._stores, self._dispatchers.timers, told, live
+        )
         self.actor = actor = self.ref._actor_weakref()
         actor.checkpoints, actor.kept_from = last.checkpoints, last.kept_from
         actor.checkpointer = self.checkpointer_ref.actor_inbox

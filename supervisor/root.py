@@ -134,9 +134,7 @@ class Root(Actor):
 
     def _is_news(self, group: Group, message: ActorCrashed) -> bool:
         """Whether it is the present instance; an older one was restarted together with another that had crashed."""
-        return any(
-            ref.actor_urn == message.urn and message.incarnation in (0, ref.incarnation) for ref in group.refs
-        )
+        return any(ref.actor_urn == message.urn and message.incarnation in (0, ref.incarnation) for ref in group.refs)
 
     def _restart(self, group: Group, message: ActorCrashed) -> None:
         policy, window = group.policy, group.window

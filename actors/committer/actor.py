@@ -118,7 +118,9 @@ class Committer(Actor):
     def on_abort_run(self, message: AbortRun) -> None:
         """Decide that a run ends as aborted; one that has ended meanwhile is for the coordinator to tell about."""
         name = message.submission.handler.name
-        error = Aborted(f"{name} at seq {message.seq} was aborted by an operator: {message.reason}; nothing was written")
+        error = Aborted(
+            f"{name} at seq {message.seq} was aborted by an operator: {message.reason}; nothing was written"
+        )
         if self._order.abort(message.submission, message.seq, error):
             if message.reply_to is not None:
                 answer(message.reply_to, None)
@@ -267,7 +269,12 @@ class Committer(Actor):
             attempt = self._order.attempt_at_head()
             self.cells[store].tell(
                 ValidateCommit(
-                    store=store, attempt=attempt, old=old, new=new, commit=commit, epoch=self._order.epoch,
+                    store=store,
+                    attempt=attempt,
+                    old=old,
+                    new=new,
+                    commit=commit,
+                    epoch=self._order.epoch,
                     committer=self.actor_inbox,
                 )
             )

@@ -103,7 +103,9 @@ class Document(StoreSpec["DocumentView[ModelT]"], Generic[ModelT]):
                     f"Document({model.__name__}) without initial= starts as {model.__name__}(), which is not valid; give "
                     f"defaults to its fields or pass initial=: {error}"
                 ) from error
-            adapters = {} if self.kind.validates else {name: self.kind.field_adapter(name) for name in model.model_fields}
+            adapters = (
+                {} if self.kind.validates else {name: self.kind.field_adapter(name) for name in model.model_fields}
+            )
             super().__init__(DocumentStore, self.kind, adapters, value)
             self._initial = value
             self.version = self.kind.version

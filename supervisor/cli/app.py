@@ -24,7 +24,7 @@ app = typer.Typer(
     help="Run a seqtor system, talk to it, look into its journal.",
     epilog=(
         "Exit codes: 0 fine, 1 divergence, damage or errors found, 2 wrong usage, 3 the journal is locked or cannot be "
-        "read, 4 the end is unknown, 70 the system broke down, 130 stopped at once."
+        "read, or no system runs that could be asked, 4 the end is unknown, 70 the system broke down, 130 stopped at once."
     ),
     no_args_is_help=True,
     add_completion=False,

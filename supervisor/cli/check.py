@@ -22,7 +22,7 @@ from seqtor.actors.journal.recovery import Recovery
 from seqtor.actors.journal.sqlite import SqliteBackend
 from seqtor.actors.registering import Finding, collected
 from seqtor.cli.banner import facts
-from seqtor.cli.options import AsJson, ExitCode, JournalOption, WrongUsage, find_system
+from seqtor.cli.options import NOT_OWN, AsJson, ExitCode, JournalOption, WrongUsage, find_system
 from seqtor.cli.output import say, say_json
 from seqtor.messages.errors import JournalLocked
 from seqtor.messages.triggers import Trigger
@@ -32,7 +32,6 @@ from seqtor.system import Supervisor
 
 __all__ = ["check"]
 
-NOT_OWN = frozenset({"seqtor", "importlib", "typer", "click"})
 OWN_VARIABLES = frozenset({"SEQTOR_JOURNAL", "SEQTOR_SYSTEM"})
 
 

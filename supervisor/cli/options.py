@@ -1,6 +1,7 @@
 """What commands have in common: their options, the journal and the system that these name, and exit codes.
 
-Owns the translation of errors into exit codes. Promises: an error is one text on standard error, without a traceback.
+Owns the translation of errors into exit codes. Promises: an error is one text on standard error, without a traceback;
+only what the program's own code raises when it is imported has one, which begins in that code.
 """
 
 from __future__ import annotations
@@ -9,20 +10,24 @@ import enum
 import importlib
 import pathlib
 import sys
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any
 
 import typer
 
+from seqtor.actors.handlers import did_you_mean
 from seqtor.actors.journal.contract import Backend, Opened
 from seqtor.cli.output import note
 from seqtor.journals import backend_maker
 from seqtor.messages.errors import JournalCorrupted, RegistrationError, ReplayDiverged, SeqtorError
 from seqtor.system import Supervisor
 
-__all__ = ["AsJson", "ExitCode", "JournalOption", "SystemOption", "WrongUsage", "backend_of", "exit_codes", "find_system",
-           "opened_journal", "system_of", "usage_error"]  # fmt: skip
+__all__ = ["AsJson", "ExitCode", "JournalOption", "NOT_OWN", "SystemOption", "WrongUsage", "backend_of", "exit_codes",
+           "find_system", "opened_journal", "system_of", "usage_error"]  # fmt: skip
+
+NOT_OWN = frozenset({"seqtor", "importlib", "typer", "click"})  # Packages whose frames say nothing of the program.
 
 JournalOption = Annotated[
     str | None,
@@ -111,11 +116,24 @@ def opened_journal(backend: Backend) -> Iterator[tuple[Backend, Opened]]:
 
 
 def system_of(place: str | None, journal: str | None, how: str = "--system MODULE:NAME") -> Supervisor:
-    """The same as `find_system`; what is wrong with the name ends the command."""
+    """The same as `find_system`; what is wrong with the name, or what the program raises, ends the command."""
     try:
         return find_system(place, journal, how)
     except WrongUsage as wrong:
         raise usage_error(str(wrong)) from None
+    except SeqtorError:
+        raise
+    except Exception as error:  # A KeyError or OSError of the program, too, which `exit_codes` would take for one of ours.
+        note(f"seqtor: {place} cannot be imported:\n{_traceback(error)}")
+        raise typer.Exit(ExitCode.FOUND) from None
+
+
+def _traceback(error: Exception) -> str:
+    """What Python prints for it, from the first frame of the program on."""
+    place = error.__traceback__
+    while place is not None and place.tb_frame.f_globals.get("__name__", "").partition(".")[0] in NOT_OWN:
+        place = place.tb_next
+    return "".join(traceback.format_exception(type(error), error, place)).rstrip()
 
 
 def find_system(place: str | None, journal: str | None, how: str) -> Supervisor:
@@ -139,7 +157,7 @@ def find_system(place: str | None, journal: str | None, how: str) -> Supervisor:
         raise WrongUsage(f"there is no module {error.name!r} in {folder} or among what is installed") from None
     for part in name.split("."):
         if not hasattr(found, part):
-            raise WrongUsage(f"the module {module} has no {name!r}")
+            raise WrongUsage(f"the module {module} has no {name!r}{did_you_mean(part, dir(found))}")
         found = getattr(found, part)
     if not isinstance(found, Supervisor) and callable(found):
         found = found()

@@ -196,9 +196,11 @@ def dead_letters(
             say_json({"dead_letters": letters})
             return
         for letter in letters:
+            tries = "1 try" if letter["attempts"] == 1 else f"{letter['attempts']} tries"
+            again = "" if letter["resubmitted_as"] is None else f"  resubmitted as {letter['resubmitted_as']}"
             say(
                 f"{letter['id']}  {moment(letter['time'])}  {letter['kind']} {letter['name']}  seq {letter['seq']}  "
-                f"{letter['attempts']} tries  {letter['error']}"
+                f"{tries}  {letter['error']}{again}"
             )
 
 

@@ -301,6 +301,8 @@ class Connection:
 
 def _sent(trigger: Any, payload: Payload | None) -> dict[str, Any]:
     if isinstance(trigger, str):
+        if not isinstance(payload, (Mapping, type(None))):
+            raise TypeError(f"the fields of {trigger} are a mapping, such as {{'amount': 5}}, got {payload!r}")
         return {"type": trigger, "payload": dict(payload or {})}
     if not isinstance(trigger, Trigger):
         raise TypeError(f"a trigger is an instance of a Trigger subclass, or the name of one, got {trigger!r}")

@@ -100,8 +100,9 @@ def result_adapter(trigger_type: type[Trigger[Any]] | None) -> TypeAdapter[Any]:
 def _field(hint: Any, value: Any) -> Any:
     if isinstance(hint, type) and issubclass(hint, Trigger):
         return trigger_of(value)
-    if typing.get_origin(hint) in (tuple, list):
+    origin = typing.get_origin(hint)
+    if origin is tuple or origin is list:
         of, *_ = typing.get_args(hint)
         if hasattr(of, "_fields"):
-            return typing.get_origin(hint)(from_answer(of, each) for each in value)
+            return origin(from_answer(of, each) for each in value)
     return value_of(TypeAdapter(hint, config=AS_KEPT), value)

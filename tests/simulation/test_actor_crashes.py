@@ -27,7 +27,7 @@ from tests.simulation.crashes import Crash, CrashBase, crashing
 
 TRIGGERS = 60
 CRASHES = 6
-SEEDS_PER_TEST = 50
+SEEDS_PER_TEST = 65
 STEPS_MAX = 200_000  # Far more than it takes: what is never answered fails soon.
 
 TARGETS: dict[type[Actor], tuple[str, ...]] = {
@@ -40,6 +40,14 @@ TARGETS: dict[type[Actor], tuple[str, ...]] = {
     Journal: ("actors/journal/actor.py", "actors/journal/open_runs.py"),
 }  # fmt: skip
 KILLED = [(kind, journal) for kind in TARGETS for journal in (None, MemoryBackend) if journal or kind is not Journal]
+SEEDED = [  # 520 worlds for each actor, in two tests.
+    (kind, journal, first)
+    for kind, journal in KILLED
+    for first in range(0, 260 if kind is Journal else 130, SEEDS_PER_TEST)
+]
+EFFECTS_AGAIN = [  # They are in one test only.
+    (kind, journal, first + 130) for kind, journal, first in SEEDED if kind is Effects
+]
 
 
 def result_of(submission: Submission[int]) -> int | None:
@@ -107,8 +115,7 @@ def settle(system: Supervisor) -> None:
         dispatchers.step()
 
 
-@pytest.mark.parametrize(("kind", "journal"), [pair for pair in KILLED if pair[0] is not Effects])
-@pytest.mark.parametrize("first", range(0, 100, SEEDS_PER_TEST))
+@pytest.mark.parametrize(("kind", "journal", "first"), [each for each in SEEDED if each[0] is not Effects])
 def test_an_actor_that_is_killed_at_any_line_loses_nothing_under_seeds_from(
     first: int, kind: type[Actor], journal: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -125,8 +132,7 @@ def at_rest(system: Supervisor) -> bool:
     return not (stats.queued or stats.in_flight or stats.retries_waiting) and len(set(through)) == 1
 
 
-@pytest.mark.parametrize(("kind", "journal"), KILLED)
-@pytest.mark.parametrize("first", range(0, 100, SEEDS_PER_TEST))
+@pytest.mark.parametrize(("kind", "journal", "first"), [*SEEDED, *EFFECTS_AGAIN])
 def test_with_calls_effects_and_retries_nothing_is_lost_or_repeated_under_seeds_from(
     first: int, kind: type[Actor], journal: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -235,7 +235,7 @@ def test_where_the_import_ends_is_said(desk: Desk, text: str, line: int, message
     [
         ("bank", "seqtor check takes MODULE:NAME, such as bank:system, got 'bank'"),
         ("bnak:system", "there is no module 'bnak' in "),
-        ("bank:sistem", "the module bank has no 'sistem'"),
+        ("bank:sistem", "the module bank has no 'sistem'; did you mean 'system'?"),
         ("bank:Account", "bank:Account is a Account, expected a Supervisor"),
     ],
 )

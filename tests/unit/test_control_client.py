@@ -147,7 +147,10 @@ def test_a_dead_letter_is_tried_again_and_not_twice(bank: Bank, connection: Conn
         connection.resubmit(letter.id)
     with pytest.raises(LookupError):
         connection.resubmit("nothing")
-    assert "control.fail-once" in bank.command("dead-letters")
+    listed = bank.command("dead-letters")
+    assert "control.fail-once" in listed
+    assert "  1 try  " in listed
+    assert listed.rstrip().endswith(f"  resubmitted as {connection.dead_letters()[0].resubmitted_as}")
     assert json.loads(bank.command("dead-letters", "--json"))["dead_letters"][0]["id"] == letter.id
     assert letter.id in bank.command("runs", "resubmit", letter.id, code=2)
 
@@ -243,6 +246,7 @@ def test_what_the_system_does_not_answer_in_time_is_a_time_out(bank: Bank, monke
         (lambda c: c.submit("Deposit", {"amount": "much"}), ValueError, "amount: Input should be a valid integer"),
         (lambda c: c.submit("Depositt"), UnknownTrigger, "did you mean 'Deposit'"),
         (lambda c: c.submit(5), TypeError, "or the name of one, got 5"),
+        (lambda c: c.submit("Deposit", "5"), TypeError, "the fields of Deposit are a mapping, .* got '5'"),
         (lambda c: c.submit(Deposit(), {"amount": 1}), TypeError, "has its fields already"),
         (lambda c: c.submit(Deposit(), idempotency_key=""), TypeError, "non-empty string"),
         (lambda c: c.submit_many(Deposit()), TypeError, "takes an iterable"),

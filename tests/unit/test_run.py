@@ -163,7 +163,7 @@ def test_with_json_lines_there_is_nothing_else(tmp_path: Path) -> None:
     [
         ([], "name the program: seqtor run MODULE:SYSTEM, or SEQTOR_SYSTEM in the environment"),
         (["bank"], "seqtor run takes MODULE:NAME, such as bank:system, got 'bank'"),
-        (["bank:sistem"], "the module bank has no 'sistem'"),
+        (["bank:sistem"], "the module bank has no 'sistem'; did you mean 'system'?"),
         (["bank:system", "--log-level", "loud"], "level must be one of TRACE, DEBUG, INFO"),
         (["bank:system", "--health", "everywhere"], "the address for health is [HOST:]PORT"),
         (["bank:system", "--grace", "-1"], "--grace"),
@@ -171,6 +171,30 @@ def test_with_json_lines_there_is_nothing_else(tmp_path: Path) -> None:
 )
 def test_wrong_usage_is_exit_code_2(bank: Any, arguments: list[str], text: str) -> None:
     assert text in refused(*arguments, code=2)
+
+
+@pytest.mark.parametrize(
+    ("program", "begins", "ends"),
+    [
+        ("import os\n\nkey = os.environ['NO_SUCH_KEY']\n", 'other.py", line 3, in <module>', "KeyError: 'NO_SUCH_KEY'"),
+        ("text = open('nothing.toml')\n", 'other.py", line 1, in <module>', "No such file or directory: 'nothing.toml'"),
+        ("def broken(:\n", 'other.py", line 1', "SyntaxError: invalid syntax"),
+        ("import nowhere_to_be_found\n", 'other.py", line 1', "No module named 'nowhere_to_be_found'"),
+        ("def system():\n    return 1 / 0\n", 'other.py", line 2, in system', "ZeroDivisionError: division by zero"),
+    ],
+)
+def test_what_the_program_raises_is_told_with_its_own_lines_alone_and_exit_code_1(
+    bank: Any, tmp_path: Path, program: str, begins: str, ends: str
+) -> None:
+    (tmp_path / "other.py").write_text(program, encoding="utf-8")
+    try:
+        lines = refused("other:system", code=1).splitlines()
+    finally:
+        sys.modules.pop("other", None)
+    assert lines[0] == "seqtor: other:system cannot be imported:"
+    assert begins in next(line for line in lines if line.startswith("  File "))
+    assert lines[-1].endswith(ends)
+    assert not any("importlib" in line or "typer" in line for line in lines)
 
 
 def test_a_journal_that_does_not_fit_the_program_is_exit_code_2_and_a_damaged_one_1(bank: Any, tmp_path: Path) -> None:
