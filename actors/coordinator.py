@@ -284,8 +284,8 @@ class Coordinator(Actor):
     def _why_no_abort(self, seq: int, submission: Submission[Any] | None) -> str:
         if submission is None:
             return (
-                f"there is no run at seq {seq} that could be aborted: seqs start at 1; it was not given yet, or has ended "
-                f"and is older than the {self._records_max} records at hand (records_max)"
+                f"there is no run at seq {seq} that could be aborted: seqs start at 1; it was not given yet, or its "
+                f"run ended before this start, or before the newest {self._records_max} (records_max)"
             )
         ended, retried_as = submission.ended_as or submission.state, _retried_as(submission)
         more = "" if retried_as is None else f", it goes on as run {retried_as}"

@@ -76,7 +76,7 @@ class Ledger:
         self.resumed: dict[str, Resumed] = {}  # By run id, what runs go on with that had made calls before the start.
         self.open_effects: dict[int, dict[int, RecordedEffect]] = {}  # By seq, in their order, and index.
         self.released = False  # Something was accepted that a run or an effect had submitted; a drain looks once more.
-        self.carried_through = through  # The newest seq whose effects are, or were, among them.
+        self.carried_through = through  # The newest seq whose effects are, or were, open.
         self.asked = itertools.count()
         self.awaited: list[tuple[int, int, Any]] = []  # (seq, order of asking, future), the lowest seq first.
         self.aborting: dict[int, str] = {}  # The un-ended runs that are to end as aborted, with the reasons.
@@ -101,7 +101,7 @@ class Ledger:
             wake()
 
     def settle(self, counted: Counted, *, durable: bool) -> None:
-        """The oldest message has been settled: every run in it has its outcome, its record and its place in the counts."""
+        """Note that the oldest message is settled: all its runs have an outcome, a record and a place in the counts."""
         message = self.unsettled.popleft()
         self.counted = counted
         if not durable:
@@ -114,7 +114,7 @@ class Ledger:
             self.open_effects[seq] = dict(enumerate(effects))
 
     def end_effect(self, seq: int, index: int, submission: Submission[Any] | None, sequencer: Mailbox) -> None:
-        """An effect has ended: accept what it returned, if anything. Twice: the second changes nothing."""
+        """Note the end of an effect, and accept what it returned, if anything. Twice: the second changes nothing."""
         left = self.open_effects.get(seq, {})
         if left.pop(index, None) is None:
             return

@@ -290,7 +290,8 @@ class RunningSystem:
                     effects.restart(path)
 
             root.supervise(Group("checkpointer", [checkpointer], policy, check_again))
-            root.supervise(Group("the journal", [journal.ref], policy, read_again, journal.may_restart))
+            may_restart = lambda: journal.may_restart() and all(ref.is_alive() for ref in path.refs)  # noqa: E731
+            root.supervise(Group("the journal", [journal.ref], policy, read_again, may_restart))
 
     def _hold_runs(self, states: tuple[Any, ...]) -> Callable[[RunsEnded], object]:
         """In memory: keep the newest runs for whoever asks what was."""

@@ -38,7 +38,7 @@ __all__ = ["Journaling"]
 
 
 class Journaling:
-    """From the opening to the stop. Opens the journal: raises what it or the program lacks."""
+    """The journal of one system, until its stop. Making it opens the journal: raises what that or the program lacks."""
 
     def __init__(
         self,

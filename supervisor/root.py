@@ -95,7 +95,7 @@ class Root(Actor):
         self.committer: Any = None
 
     def supervise(self, group: Group) -> None:
-        """Restart these actors from now on; before they are told anything."""
+        """Restart these actors from now on. Call it before they are told anything: a crash of others is final."""
         for ref in group.refs:
             self._groups[ref.actor_urn] = group
 
@@ -121,7 +121,7 @@ class Root(Actor):
         """Nothing waits for it: what is told to an actor before waits in its mailbox."""
 
     def on_actor_stopped(self, _: ActorStopped) -> None:
-        """At the stop of the system."""
+        """Nothing follows from it: actors end in order only at the stop of the system."""
 
     def on_actor_crashed(self, message: ActorCrashed) -> None:
         group = self._groups.get(message.urn)
@@ -133,15 +133,16 @@ class Root(Actor):
             self._restart(group, message)
 
     def _is_news(self, group: Group, message: ActorCrashed) -> bool:
-        """Whether it is the present instance; an older one was restarted together with another that had crashed."""
+        """Whether the present instance crashed; an older one was restarted together with another that had crashed."""
         return any(ref.actor_urn == message.urn and message.incarnation in (0, ref.incarnation) for ref in group.refs)
 
     def _restart(self, group: Group, message: ActorCrashed) -> None:
         policy, window = group.policy, group.window
         for ref in group.refs:
-            ref.suspend()
-        if not group.may_restart():
-            self._give_up(message.actor, message.error, "which is final")
+            if ref.is_alive():
+                ref.suspend()
+        if not (group.may_restart() and all(ref.is_alive() for ref in group.refs)):
+            self._give_up(message.actor, message.error, "which is final")  # The medium, or while the others stop.
             return
         if not window.add(self._clock.monotonic()):
             why = f"more than {policy.intensity} restarts of {group.name} in {policy.period:g} s"
@@ -162,7 +163,7 @@ class Root(Actor):
 
     def on_restart_due(self, message: RestartDue) -> None:
         group = message.group
-        if not self.gave_up:
+        if not self.gave_up and all(ref.is_alive() for ref in group.refs):  # Else the stop has come to them before.
             group.waits = False
             group.restarts += 1
             group.restart(message.message)

@@ -63,7 +63,7 @@ class Workforce:
         return self._tasks
 
     def free(self, urn: str) -> None:
-        """A worker has done what it was given. Harmless for one that is free."""
+        """Take a worker back that has done what it was given. Harmless for a thread that is free."""
         worker = self._busy.pop(urn, None)
         if worker is not None:
             self._idle.append(worker)
@@ -71,14 +71,17 @@ class Workforce:
             self._on_loop -= 1
 
     def lose(self, urn: str) -> None:
-        """A worker has crashed."""
+        """Forget a worker that has crashed."""
         self._busy.pop(urn, None)
         self._idle = [worker for worker in self._idle if worker.actor_urn != urn]
         if self._tasks is not None and self._tasks.actor_urn == urn:
             self._tasks, self._on_loop = None, 0
 
     def begin_again(self) -> None:
-        """The effects' actor was restarted: what runs on the loop is cancelled, and threads report when they are free."""
+        """Cancel what runs on the loop, and have threads report when they are free: the effects' actor was restarted.
+
+        It begins anew what has not ended, and a thread may be in the middle of a try that it does not know of.
+        """
         tasks, self._tasks, self._on_loop = self._tasks, None, 0
         if tasks is not None:
             tasks.stop(block=False)
@@ -86,6 +89,6 @@ class Workforce:
             worker.actor_inbox.tell(ReportFree())
 
     def all(self) -> tuple[list[Ref], list[Ref]]:
-        """For whoever stops them: those at rest, and those that are stuck in a function."""
+        """Return whom to stop: those at rest, and those that are in a function."""
         tasks = [] if self._tasks is None else [self._tasks]
         return [*self._idle, *tasks], list(self._busy.values())

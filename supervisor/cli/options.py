@@ -24,8 +24,20 @@ from seqtor.journals import backend_maker
 from seqtor.messages.errors import JournalCorrupted, RegistrationError, ReplayDiverged, SeqtorError
 from seqtor.system import Supervisor
 
-__all__ = ["AsJson", "ExitCode", "JournalOption", "NOT_OWN", "SystemOption", "WrongUsage", "backend_of", "exit_codes",
-           "find_system", "opened_journal", "system_of", "usage_error"]  # fmt: skip
+__all__ = [
+    "NOT_OWN",
+    "AsJson",
+    "ExitCode",
+    "JournalOption",
+    "SystemOption",
+    "WrongUsage",
+    "backend_of",
+    "exit_codes",
+    "find_system",
+    "opened_journal",
+    "system_of",
+    "usage_error",
+]
 
 NOT_OWN = frozenset({"seqtor", "importlib", "typer", "click"})  # Packages whose frames say nothing of the program.
 
@@ -123,7 +135,7 @@ def system_of(place: str | None, journal: str | None, how: str = "--system MODUL
         raise usage_error(str(wrong)) from None
     except SeqtorError:
         raise
-    except Exception as error:  # A KeyError or OSError of the program, too, which `exit_codes` would take for one of ours.
+    except Exception as error:  # Also those that `exit_codes` would take for ours, such as a KeyError.
         note(f"seqtor: {place} cannot be imported:\n{_traceback(error)}")
         raise typer.Exit(ExitCode.FOUND) from None
 

@@ -24,7 +24,7 @@ from seqtor.cli.options import (
     usage_error,
 )
 from seqtor.cli.output import compact, moment, note, say, say_json
-from seqtor.control import Connection, RemoteSubmission, connect
+from seqtor.control import Connection, RemoteSubmission
 from seqtor.control.place import control_path
 from seqtor.control.values import as_json as plain_json
 from seqtor.messages.errors import (
@@ -59,7 +59,8 @@ KeyOption = Annotated[
 @contextmanager
 def connected(journal: str | None, system: str | None, patience_s: float = PATIENCE_S) -> Iterator[Connection]:
     """A connection to the running system that is meant; errors end the command."""
-    with exit_codes(), connect(_target(journal, system), timeout=patience_s) as connection:
+    with exit_codes(), Connection(_socket(journal, system), patience_s) as connection:
+        connection.open()
         yield connection
 
 
@@ -67,8 +68,10 @@ def connected(journal: str | None, system: str | None, patience_s: float = PATIE
 def running(journal: str | None, system: str | None) -> Iterator[Connection | None]:
     """A connection to the system that is meant, or None if none runs: then the journal can be opened."""
     with exit_codes():
+        connection: Connection | None = None
         try:
-            connection = connect(_target(journal, system), timeout=PATIENCE_S)
+            connection = Connection(_socket(journal, system), PATIENCE_S)
+            connection.open()
         except (NotRunning, SeqtorError):
             connection = None
         if connection is None:
@@ -78,7 +81,7 @@ def running(journal: str | None, system: str | None) -> Iterator[Connection | No
                 yield connection
 
 
-def _target(journal: str | None, system: str | None) -> Path:
+def _socket(journal: str | None, system: str | None) -> Path:
     if journal is not None:
         return control_path(journal)
     if system is not None:

@@ -117,7 +117,10 @@ class Service:
         if not self._has_started.is_set():  # Nothing was taken yet, and what the journal holds is as it was.
             _leave(f"{name} came during the start, which is given up", 0)
         if self._stopping is not None:
-            _leave(f"{name} came again: stopped at once; with a journal, what had not ended runs at the next start", self._at_once)
+            _leave(
+                f"{name} came again: stopped at once; what had not ended runs at the next start, if there is a journal",
+                self._at_once,
+            )
         self._stopping = threading.Thread(target=self._stop, args=(name,), name="seqtor-stop", daemon=True)
         self._stopping.start()
 

@@ -381,6 +381,15 @@ def test_the_program_may_name_the_socket_for_the_command_line(tmp_path: Path, mo
             done = CliRunner().invoke(app, ["stats", "--json", *arguments])
             assert done.exit_code == 0, done.output
             assert json.loads(done.stdout)["current_seq"] == 0
+    done = CliRunner().invoke(app, ["stats", "--system", "control_named:system"])
+    assert (done.exit_code, done.stderr.partition(":")[2].split(": ")[0]) == (3, " no system listens at 'elsewhere'")
+
+
+def test_the_socket_of_a_stopped_system_is_named_as_it_is(tmp_path: Path) -> None:
+    (tmp_path / "bank.db").touch()
+    done = CliRunner().invoke(app, ["stats", "--journal", str(tmp_path / "bank.db")])
+    assert done.exit_code == 3
+    assert f"no system listens at '{tmp_path / 'bank.db'}-control': the file does not exist" in done.stderr
 
 
 def test_a_dead_letter_that_looks_like_a_trigger_is_none(bank: Bank) -> None:

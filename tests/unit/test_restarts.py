@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
+from types import SimpleNamespace
 from typing import Any, ClassVar
 
 import pytest
 from loguru import logger
 
 from seqtor import (
+    Aborted,
     Access,
-    HandlerFailed,
+    EffectContext,
     Life,
     NotRunning,
     OutcomeUnknown,
+    Rejected,
     Restart,
     State,
     StoreActor,
+    StoreUnavailable,
     Supervisor,
     Transaction,
     Trigger,
@@ -26,14 +30,22 @@ from seqtor.actors import Checkpoint, Commit, SimulatedDispatchers, Write
 from seqtor.actors.base import Actor, Ref
 from seqtor.actors.committer import Committer
 from seqtor.actors.coordinator import Coordinator
+from seqtor.actors.effects import Effects
 from seqtor.actors.futures import ReplyFuture
 from seqtor.actors.journal.contract import Group as RowGroup
 from seqtor.actors.journal.memory import MemoryBackend
+from seqtor.actors.ledger import Ledger
+from seqtor.actors.publications import Publication
 from seqtor.actors.sequencer import Sequencer
 from seqtor.messages import AcceptTriggers, CommitRun, RunsSequenced
+from seqtor.messages.commits import CommitJudged
+from seqtor.messages.effects import EffectExecuted
+from seqtor.messages.journal import AwaitDurable
 from seqtor.messages.lifecycle import ActorCrashed, Drain
+from seqtor.messages.runs import AbortRun, GetConflicts, GetRecord, GetRuns, GetStats
+from seqtor.messages.stores import ValidationDone
 from seqtor.root import Group, Root
-from tests.programs import WAIT_S, Deposit, Gate, open_bank, threaded
+from tests.programs import WAIT_S, Account, Deposit, Gate, open_bank, threaded
 
 # The root and its groups ---------------------------------------------------------------------------------------------
 
@@ -226,9 +238,10 @@ class Put(Trigger[int]):
 
 
 class Moody(StoreActor[int, Any]):
-    """A number, on a thread of its own; crashes as often as the test says, and closes when it says."""
+    """A number, on a thread of its own; crashes, or is away, as often as the test says, and closes when it says."""
 
     crashes = 0
+    away = 0
     validated: ClassVar[list[float]] = []
     clock: ClassVar[Any] = None
     closing: ClassVar[Gate | None] = None
@@ -239,6 +252,9 @@ class Moody(StoreActor[int, Any]):
     def validate(self, old: int, new: int, commit: Commit) -> None:
         if Moody.clock is not None:
             Moody.validated.append(Moody.clock.monotonic())
+        if Moody.away:
+            Moody.away -= 1
+            raise StoreUnavailable(retry_after=100)
         if Moody.crashes:
             Moody.crashes -= 1
             raise Boom("moody")
@@ -258,7 +274,7 @@ class Moody(StoreActor[int, Any]):
 
 @pytest.fixture(autouse=True)
 def calm(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in (("crashes", 0), ("validated", []), ("clock", None), ("closing", None)):
+    for name, value in (("crashes", 0), ("away", 0), ("validated", []), ("clock", None), ("closing", None)):
         monkeypatch.setattr(Moody, name, value)
 
 
@@ -297,12 +313,13 @@ def test_a_stores_own_window_counts_for_it_and_not_that_of_the_settings() -> Non
         Moody.crashes = 2
         assert system.ask(Put()) == 1
         Moody.crashes = 1
-        put = system.submit(Put())
-        with pytest.raises(NotRunning, match="StoreCell crashed: Boom: moody"):
-            for _ in range(100):
-                system.ask(Deposit())
-        with pytest.raises((OutcomeUnknown, HandlerFailed)):
+        put = system.submit(Put(value=2))  # Another value, or nothing is validated.
+        with pytest.raises((NotRunning, OutcomeUnknown), match="StoreCell crashed: Boom: moody"):
+            system.ask(Deposit())
+        with pytest.raises(OutcomeUnknown, match="StoreCell crashed: Boom: moody"):
             put.result()
+        with pytest.raises(NotRunning, match="StoreCell crashed: Boom: moody"):
+            system.submit(Put())
         assert system.wait(0).life is Life.BROKEN_DOWN
 
 
@@ -356,52 +373,34 @@ def test_the_stop_waits_for_a_stores_close_as_long_as_its_shutdown_says() -> Non
     assert any("StoreCell" in text and "did not stop in time" in text for text in warned), warned
 
 
-def test_a_stop_while_a_store_waits_for_its_restart_is_a_stop_like_any_other() -> None:
-    """The stop of another store takes longer than the wait: the restart is due when its store is gone."""
-    system = threaded(threads=2)
-    other = system.store("other", Slow.spec())
-    with_moody(system, restart=Restart(intensity=10, backoff=0.3))
+class Slow(Moody):
+    """Takes its time to close."""
 
-    @system.on(Trigger2)
-    def both(trigger: Trigger2, tx: Transaction) -> None:
-        tx[other].write("value", 1)
-
-    crashed = threading.Event()
-    Slow.root = None
-    system.start()
-    Moody.crashes = 1
-    system.submit(Put())
-    del crashed
-    while system.tree()["stores/moody"].state != "restarting":
-        pass
-    Slow.root = system._running._root  # type: ignore[union-attr]
-    system.stop(grace=0.0)
-    assert system.wait(WAIT_S).life is Life.STOPPED, system.wait(0)
-
-
-class Trigger2(Trigger[None]):
-    """Writes to the other store."""
-
-
-class Slow(StoreActor[int, Any]):
-    """Closes only when the root has come to a restart that is due."""
-
-    root: ClassVar[Any] = None
-
-    def recover(self, checkpoint: Checkpoint | None) -> int:
-        return 0
+    dispatchers: ClassVar[Any] = None
 
     def close(self) -> None:
-        if Slow.root is not None:
-            threading.Event().wait(0.6)
+        until = Slow.dispatchers.clock.monotonic() + 60
+        Slow.dispatchers.run_until(lambda: Slow.dispatchers.clock.monotonic() >= until, 60)
+        Slow.dispatchers.run_to_rest()
 
-    @staticmethod
-    def fold(state: int, writes: Sequence[Write]) -> int:
-        return int(writes[-1].op)
 
-    @staticmethod
-    def view(access: Access[int]) -> Access[int]:
-        return access
+def test_a_restart_that_is_due_when_its_store_is_stopped_already_changes_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    system, dispatchers = on_virtual_time()
+    monkeypatch.setattr(Slow, "dispatchers", dispatchers)
+    system.store("slow", Slow.spec())
+    with_moody(system, restart=Restart(intensity=10, backoff=5))
+    system.start()
+    Moody.crashes = 1
+    put = system.submit(Put())
+    while system.tree()["stores/moody"].state != "restarting":
+        dispatchers.step()
+    system.stop(grace=0)
+    with pytest.raises(NotRunning, match="nothing of it was written"):
+        put.result()
+    assert dispatchers.clock.monotonic() > 5, "the restart was due"
+    assert system.wait(0).life is Life.STOPPED
 
 
 # The core ------------------------------------------------------------------------------------------------------------
@@ -443,6 +442,181 @@ def test_a_stop_goes_on_when_the_core_crashes_in_its_drain(
     assert system.snapshot()[accounts]["alice"].balance == 20
     assert system.wait(0).life is Life.STOPPED
     assert dispatchers.clock.monotonic() - before < 100, "nobody waited for the grace to be over"
+
+
+def crash_core(system: Supervisor, *told: tuple[str, Any]) -> None:
+    """Have the core rebuilt, with these messages in the mailboxes of its actors; they come first."""
+    running: Any = system._running
+    group = running._root.groups[0]
+    for ref in group.refs:
+        ref.suspend()
+    for actor, message in told:
+        getattr(running._path, f"{actor}_ref").actor_inbox.put_first(message)
+    group.restart(None)
+
+
+@contextlib.contextmanager
+def stopping(system: Supervisor) -> Iterator[None]:
+    """Stop a system that runs already."""
+    try:
+        yield
+    finally:
+        system.stop()
+
+
+def behind_a_store_that_is_away() -> tuple[Supervisor, SimulatedDispatchers, Any, Any]:
+    """A running system whose first run waits for its store, and whose second waits for the first."""
+    system, dispatchers = on_virtual_time()
+    open_bank(system)
+    with_moody(system)
+    system.start()
+    Moody.away = 1
+    put, deposit = system.submit(Put()), system.submit(Deposit())
+    while Moody.away or deposit.seq is None:
+        dispatchers.step()
+    return system, dispatchers, put, deposit
+
+
+def test_an_abort_that_was_decided_outlives_a_crash_of_the_core() -> None:
+    system, _, put, deposit = behind_a_store_that_is_away()
+    with stopping(system):
+        system.abort(2, "not wanted")
+        assert not deposit.done
+        crash_core(system)
+        with pytest.raises(Aborted, match="not wanted"):
+            deposit.result()
+        assert put.result() == 1
+
+
+@pytest.mark.parametrize(
+    ("actor", "ask"),
+    [
+        ("coordinator", lambda reply: AbortRun(seq=2, reason="not wanted", reply_to=reply)),
+        ("coordinator", lambda reply: AwaitDurable(seq=2, reply_to=reply)),
+        ("sequencer", lambda reply: GetStats(reply_to=reply)),
+        ("sequencer", lambda reply: Drain(reply_to=reply)),
+        ("coordinator", lambda reply: Drain(reply_to=reply)),
+        ("committer", lambda reply: GetRecord(reply_to=reply, seq=1)),
+        ("committer", lambda reply: GetRuns(reply_to=reply, before=None, count=5)),
+        ("committer", lambda reply: GetConflicts(reply_to=reply)),
+    ],
+)
+def test_who_asked_before_the_core_crashed_is_answered(actor: str, ask: Any) -> None:
+    system, dispatchers, _, _ = behind_a_store_that_is_away()
+    with stopping(system):
+        reply = ReplyFuture()
+        reply.driver = dispatchers
+        crash_core(system, (actor, ask(reply)))
+        reply.get(timeout=1000)
+
+
+def test_a_stores_answer_to_an_older_epoch_decides_nothing() -> None:
+    system, _, put, _ = behind_a_store_that_is_away()
+    with stopping(system):
+        crash_core(system)
+        running: Any = system._running
+        index = next(ref.index for ref in running._stores if ref.name == "moody")
+        path = running._path
+        while not path.order._asked:
+            running._dispatchers.step()
+        old = path.ledger.epoch - 1
+        refusal = ValidationDone(store=index, seq=1, attempt=1, epoch=old, error=Rejected("stale"))
+        path.committer_ref.actor_inbox.put_first(refusal)
+        assert put.result() == 1
+
+
+def test_a_judgement_for_an_older_epoch_decides_nothing() -> None:
+    system, dispatchers = on_virtual_time()
+    with_moody(system)
+    with system:
+        put = system.submit(Put())
+        running: Any = system._running
+        while running._path.order._judging is None:
+            dispatchers.step()
+        path = running._path
+        assert not path.order._asked
+        path.committer_ref.actor_inbox.put_first(
+            CommitJudged(
+                seq=1, attempt=1, outcome=State.REJECTED, resolved=(), error=Rejected("stale"),
+                epoch=path.ledger.epoch - 1,
+            )
+        )  # fmt: skip
+        assert put.result() == 1
+
+
+def test_what_was_durable_and_not_answered_when_the_coordinator_crashed_is_answered(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The last run of all: no later group would say once more what is durable."""
+    system, _ = on_virtual_time(journal=MemoryBackend())
+    open_bank(system)
+    answer_durable, crashes = Coordinator._durable, []
+
+    def crash_once(self: Any) -> None:
+        ledger = self._ledger
+        if not crashes and ledger.undurable and ledger.durable_through >= ledger.undurable[0].seq:
+            crashes.append(1)
+            raise Boom("before anyone was answered")
+        answer_durable(self)
+
+    monkeypatch.setattr(Coordinator, "_durable", crash_once)
+    with system:
+        assert system.ask(Deposit(), timeout=1000) == 1
+        assert crashes
+
+
+# Effects -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_worker_whose_report_was_lost_in_a_crash_is_free_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    system, dispatchers = on_virtual_time()
+    accounts = open_bank(system)
+    tried: list[str] = []
+
+    @system.effect("note")
+    def note(context: EffectContext, put: Put) -> None:
+        tried.append(context.key)
+
+    @system.on(Put)
+    def put(trigger: Put, tx: Transaction) -> int:
+        tx[accounts]["bob"] = Account()
+        tx.effect(note, trigger)
+        return 1
+
+    crashes = once(monkeypatch, Effects, EffectExecuted)
+    with system:
+        system.ask(Put())
+        while system.stats().effects_through < 1:
+            dispatchers.step()
+        dispatchers.run_to_rest()
+        running: Any = system._running
+        _, busy = running._effects._workforce.all()
+        assert crashes
+        assert busy == []
+        assert len(tried) == 2
+        assert len(set(tried)) == 1, "under the same key"
+
+
+class Returned:
+    """Stands in for what an effect submits."""
+
+    def __init__(self) -> None:
+        self._intake = SimpleNamespace(open={})
+
+
+def test_an_effect_ends_once_also_when_its_end_is_noted_twice() -> None:
+    told: list[Any] = []
+    ledger = Ledger(Publication(0, 0, (), {}), 1, 0.0)
+    effects: Any = ["first", "second"]
+    ledger.open_effects_of(1, effects)
+    submission: Any = Returned()
+    for _ in range(2):
+        ledger.end_effect(1, 0, submission, SimpleNamespace(tell=told.append))  # type: ignore[arg-type]
+        assert ledger.open_effects == {1: {1: "second"}}
+    assert len(told) == 1
+    ledger.end_effect(1, 1, None, SimpleNamespace(tell=told.append))  # type: ignore[arg-type]
+    ledger.open_effects_of(1, effects)
+    assert ledger.open_effects == {}, "what has ended is not opened again"
 
 
 # The journal ---------------------------------------------------------------------------------------------------------

@@ -177,7 +177,11 @@ def test_wrong_usage_is_exit_code_2(bank: Any, arguments: list[str], text: str) 
     ("program", "begins", "ends"),
     [
         ("import os\n\nkey = os.environ['NO_SUCH_KEY']\n", 'other.py", line 3, in <module>', "KeyError: 'NO_SUCH_KEY'"),
-        ("text = open('nothing.toml')\n", 'other.py", line 1, in <module>', "No such file or directory: 'nothing.toml'"),
+        (
+            "text = open('nothing.toml')\n",
+            'other.py", line 1, in <module>',
+            "No such file or directory: 'nothing.toml'",
+        ),
         ("def broken(:\n", 'other.py", line 1', "SyntaxError: invalid syntax"),
         ("import nowhere_to_be_found\n", 'other.py", line 1', "No module named 'nowhere_to_be_found'"),
         ("def system():\n    return 1 / 0\n", 'other.py", line 2, in system', "ZeroDivisionError: division by zero"),
