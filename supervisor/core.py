@@ -398,10 +398,10 @@ class RunningSystem:
                 except Exception as late:
                     logger.warning("{}: {} did not stop in time ({})", self._name, ref, type(late).__name__)
 
-    def _break_down(self, actor: str, error: BaseException) -> None:
+    def _break_down(self, actor: str, error: BaseException, why: str) -> None:
         """An actor of the runtime is gone: take no more work and leave nobody waiting."""
         self._accepting = False
-        self._broken = f"{actor} crashed: {type(error).__name__}: {error}"
+        self._broken = f"{actor} crashed: {type(error).__name__}: {error} ({why})"
         text = f"the runtime broke down while the answer was pending ({self._broken}): the run may or may not have committed"
         self._effects.hold()
         self._answer_left(lambda: OutcomeUnknown(text))

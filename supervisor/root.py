@@ -80,7 +80,7 @@ class Root(Actor):
         clock: Clock,
         timers: Timers,
         seed: int,
-        broke_down: Callable[[str, BaseException], None],
+        broke_down: Callable[[str, BaseException, str], None],
     ) -> None:
         super().__init__()
         self._stores = stores
@@ -175,7 +175,7 @@ class Root(Actor):
                 if ref.suspended:  # Nobody waits for an answer from it any more.
                     ref.give_up("crashed too often")
         logger.bind(actor=actor).opt(exception=error).error("{} crashed, {}: the system stops taking work", actor, why)
-        self._broke_down(actor, error)
+        self._broke_down(actor, error, why)
 
     def on_failure(self, exception_type: Any, exception_value: Any, traceback: Any) -> None:
         """Leave nobody waiting."""

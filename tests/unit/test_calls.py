@@ -809,6 +809,7 @@ def test_if_the_journal_fails_while_a_call_waits_the_outcome_is_unknown_and_the_
     backend.fails_at = when
     made: list[str] = []
     heard: list[str] = []
+    has_heard = threading.Event()
 
     def outside() -> int:
         made.append(current_call_id())
@@ -822,6 +823,7 @@ def test_if_the_journal_fails_while_a_call_waits_the_outcome_is_unknown_and_the_
             return tx.call(outside)
         except OutcomeUnknown as unknown:
             heard.append(str(unknown))
+            has_heard.set()
             raise
 
     async def act_async(tx: Transaction) -> Any:
@@ -829,6 +831,7 @@ def test_if_the_journal_fails_while_a_call_waits_the_outcome_is_unknown_and_the_
             return await tx.acall(outside_async)
         except OutcomeUnknown as unknown:
             heard.append(str(unknown))
+            has_heard.set()
             raise
 
     handler: Any = act if register is acting else act_async
@@ -836,6 +839,7 @@ def test_if_the_journal_fails_while_a_call_waits_the_outcome_is_unknown_and_the_
         submission = system.submit(Act(), idempotency_key="one")
         with pytest.raises(OutcomeUnknown):
             submission.result(WAIT_S)
+        assert has_heard.wait(WAIT_S)
     assert len(made) == (when is answers)
     backend.fails_at = lambda group: False
     with register(Supervisor(backend), handler) as system:
