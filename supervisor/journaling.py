@@ -117,7 +117,7 @@ class Journaling:
         self._closed = closed
         recovery = self.recovery
         opened = recovery.opened
-        begun = Begun(opened, recovery.chain, open_runs)
+        begun = Begun(opened, recovery.chain, open_runs, recovery.tail_bytes)
         self.ref = Journal.start_on(
             dispatchers.dedicated("journal"), self._backend, begun, self._stores, dispatchers.timers, parent=root,
             restartable=True,
@@ -197,7 +197,8 @@ class Journaling:
             known.get(record.run) or self._submission_of(record, recovery) for record in recovery.open_accepted()
         ]
         calls = [call for run, calls in recovery.calls.items() if run in recovery.accepted for call in calls]
-        return Begun(recovery.opened, recovery.chain, _open_runs(recovery, submissions, calls))
+        open_runs = _open_runs(recovery, submissions, calls)
+        return Begun(recovery.opened, recovery.chain, open_runs, recovery.tail_bytes)
 
     # Asking it -----------------------------------------------------------------------------------------------------------
 

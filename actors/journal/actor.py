@@ -54,11 +54,15 @@ TRIM_ROWS = 1000
 
 
 class Begun(NamedTuple):
-    """How a journal was found: what was opened, the hash of its last record, and the work that had not ended."""
+    """How a journal was found: what was opened, the hash of its last record, and the work that had not ended.
+
+    `tail_bytes` is how much lies behind the last checkpoint.
+    """
 
     opened: Opened
     chain: bytes
     open_work: OpenRuns
+    tail_bytes: int = 0
 
 
 class Journal(Actor):
@@ -120,6 +124,8 @@ class Journal(Actor):
         self.checkpoints = opened.checkpoints
         self.kept_from = kept_from(opened)
         self._open = begun.open_work
+        # Else a journal that is restarted often is never checkpointed, and takes ever longer to read.
+        self._bytes = begun.tail_bytes
 
     def on_start(self) -> None:
         """After a crash: read what is on disk, say so, and write what is missing."""

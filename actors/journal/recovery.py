@@ -83,6 +83,7 @@ class Recovery:
         self.resubmitted: dict[str, str] = {}
         self._dead_runs: deque[DeadRunRecord | dict[str, Any]] = deque(maxlen=DEAD_LETTERS_MAX)
         self.tail: dict[str, list[tuple[int, list[tuple[str, Any, int]]]]] = {}
+        self.tail_bytes = 0  # What lies behind the checkpoint, in characters.
         self._closed: list[tuple[int, int]] = []
         self._outcomes: list[EffectRecord] = []
         self._ended: set[str] = set()
@@ -162,6 +163,7 @@ class Recovery:
     def _read_entries(self) -> None:
         after = self.info.entries_through if self.info else 0
         for row in self.backend.entries(after + 1, self.opened.entries_through):
+            self.tail_bytes += len(row.body)
             if row.kind in RUN_KINDS and row.ref in self._ended:
                 continue  # Nearly all: decoding them took longer than all the rest.
             record = entry_record(row, self.backend.place)
@@ -181,6 +183,7 @@ class Recovery:
             self._read_whole_tails(self.info)
         for row in checked_rows(self.backend, first, last, self.chain):
             self.chain = row.chain
+            self.tail_bytes += len(row.body)
             self._fold_in(parsed(row.body))
 
     def _close_what_ended(self) -> None:

@@ -32,6 +32,7 @@ from seqtor.actors.committer import Committer
 from seqtor.actors.coordinator import Coordinator
 from seqtor.actors.effects import Effects
 from seqtor.actors.futures import ReplyFuture
+from seqtor.actors.journal import actor as journal_actor
 from seqtor.actors.journal.actor import Journal
 from seqtor.actors.journal.contract import Group as RowGroup
 from seqtor.actors.journal.memory import MemoryBackend
@@ -41,7 +42,7 @@ from seqtor.actors.sequencer import Sequencer
 from seqtor.messages import AcceptTriggers, CommitRun, RunsSequenced
 from seqtor.messages.commits import CommitJudged
 from seqtor.messages.effects import EffectExecuted
-from seqtor.messages.journal import AwaitDurable
+from seqtor.messages.journal import AppendIntake, AwaitDurable
 from seqtor.messages.lifecycle import ActorCrashed, Drain
 from seqtor.messages.runs import AbortRun, GetConflicts, GetRecord, GetRuns, GetStats
 from seqtor.messages.stores import ValidationDone
@@ -698,3 +699,19 @@ def test_a_medium_that_fails_is_final_although_the_journals_actor_could_be_resta
     with system:
         assert system.snapshot()[accounts]["alice"].balance in (1, 2)
         assert system.record(1) is None or system.record(1).state is State.COMMITTED  # type: ignore[union-attr]
+
+
+def test_a_journal_that_is_restarted_often_is_checkpointed_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(journal_actor, "CHECKPOINT_BYTES_MIN", 5_000)
+    backend = MemoryBackend()
+    system, dispatchers = on_virtual_time(journal=backend, settings={"restart_intensity": 100})
+    open_bank(system)
+    with system:
+        made = len(backend._checkpoints)
+        for count in range(1, 31):  # No instance writes more than a few hundred bytes.
+            assert system.ask(Deposit()) == count
+            system._running.journal.ref.actor_inbox.put(AppendIntake(submissions=None))  # type: ignore[union-attr,arg-type]
+            while system.tree()["journal"].restarts < count:
+                dispatchers.step()
+        dispatchers.run_to_rest()
+        assert len(backend._checkpoints) > made
