@@ -109,6 +109,7 @@ class Journal(Actor):
         self._answers: list[Any] = []  # Futures that are answered when what is queued now is durable.
         self._bytes = 0  # Written since the last checkpoint.
         self._checkpoint_asked = False
+        self._parts: dict[int, int] = {}  # How many were kept of each checkpoint that is being made.
         self.coordinator: Mailbox
         self.checkpointer: Mailbox | None = None
         if not callable(begin):
@@ -289,9 +290,18 @@ class Journal(Actor):
         message.reply_to.set(self._open.found(message.seq, chain, self._position))
 
     def on_keep_checkpoint_part(self, message: KeepCheckpointPart) -> None:
-        self._write(self._backend.add_checkpoint_part, message.seq, message.number, message.part)
+        if message.number == 0:
+            self._parts[message.seq] = 0
+        if self._parts.get(message.seq) == message.number:  # Else an instance that crashed had begun it.
+            self._write(self._backend.add_checkpoint_part, message.seq, message.number, message.part)
+            self._parts[message.seq] += 1
 
     def on_finish_checkpoint(self, message: FinishCheckpoint) -> None:
+        seq = message.info.seq
+        if self._parts.pop(seq, 0) != message.info.parts:
+            error = RuntimeError(f"the journal was restarted while the checkpoint at seq {seq} was made: make another")
+            message.reply_to.set_exception((RuntimeError, error, None))
+            return
         self._write(self._backend.finish_checkpoint, message.info)
         self.checkpoints = (*self.checkpoints, message.info)
         self._bytes = 0

@@ -34,6 +34,7 @@ from seqtor.actors.effects import Effects
 from seqtor.actors.futures import ReplyFuture
 from seqtor.actors.journal import actor as journal_actor
 from seqtor.actors.journal.actor import Journal
+from seqtor.actors.journal.contract import CheckpointInfo, CheckpointPart
 from seqtor.actors.journal.contract import Group as RowGroup
 from seqtor.actors.journal.memory import MemoryBackend
 from seqtor.actors.ledger import Ledger
@@ -42,7 +43,7 @@ from seqtor.actors.sequencer import Sequencer
 from seqtor.messages import AcceptTriggers, CommitRun, RunsSequenced
 from seqtor.messages.commits import CommitJudged
 from seqtor.messages.effects import EffectExecuted
-from seqtor.messages.journal import AppendIntake, AwaitDurable
+from seqtor.messages.journal import AppendIntake, AwaitDurable, FinishCheckpoint, KeepCheckpointPart
 from seqtor.messages.lifecycle import ActorCrashed, Drain
 from seqtor.messages.runs import AbortRun, GetConflicts, GetRecord, GetRuns, GetStats
 from seqtor.messages.stores import ValidationDone
@@ -715,3 +716,24 @@ def test_a_journal_that_is_restarted_often_is_checkpointed_all_the_same(monkeypa
                 dispatchers.step()
         dispatchers.run_to_rest()
         assert len(backend._checkpoints) > made
+
+
+def test_a_checkpoint_that_a_crash_of_the_journal_cuts_off_harms_nothing() -> None:
+    backend = MemoryBackend()
+    system, dispatchers = on_virtual_time(journal=backend)
+    open_bank(system)
+    with system:
+        assert system.ask(Deposit()) == 1
+        journal: Any = system._running.journal  # type: ignore[union-attr]
+        inbox, part = journal.ref.actor_inbox, CheckpointPart("open", b"{}")
+        inbox.put(KeepCheckpointPart(seq=1, number=0, part=part))
+        inbox.put(AppendIntake(submissions=None))  # type: ignore[arg-type]
+        reply = ReplyFuture()
+        reply.driver = dispatchers
+        inbox.put(KeepCheckpointPart(seq=1, number=1, part=part))
+        inbox.put(FinishCheckpoint(info=CheckpointInfo(1, 0, bytes(32), 2, 4), reply_to=reply))
+        with pytest.raises(RuntimeError, match="the journal was restarted while the checkpoint at seq 1 was made"):
+            reply.get()
+        assert journal.checkpoints.take() is not None, "the next one is made"
+        assert system.ask(Deposit()) == 2
+        assert system.tree()["journal"].restarts == 1
