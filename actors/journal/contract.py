@@ -4,12 +4,16 @@ Owns the contract that the memory, SQLite and PostgreSQL backends pass with one 
 triggers and stores: it keeps rows of text. What is in them is `records.py`; who decides what is written is `actor.py`.
 
 All methods block and are called by one thread at a time. Rows are only ever appended, and trimmed from the oldest end.
+Commits are mostly appended in seq order. One that overtakes a lower seq comes before it: then the lower seq is a gap, until
+its commit comes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple, Protocol
+
+from seqtor.actors.journal.reached import Reached
 
 __all__ = ["Backend", "CheckpointInfo", "CheckpointPart", "CommitRow", "EntryRow", "Group", "KeyRow", "Opened"]
 
@@ -53,7 +57,8 @@ class CheckpointPart(NamedTuple):
 class CheckpointInfo(NamedTuple):
     """A finished checkpoint: the state after `seq`, with the entries up to `entries_through` taken into account.
 
-    `chain` is the hash at `seq`: what follows is checked against it even when what came before has been trimmed.
+    `chain` is the hash at `seq`: what follows is checked against it even when what came before has been trimmed. Where
+    later seqs had overtaken it, its first section says against what else.
     """
 
     seq: int
@@ -67,17 +72,19 @@ class Group(NamedTuple):
     """What is appended in one transaction: all of it is durable when `append` returns, or none of it ever is.
 
     `commits` come in append order and `entries` with consecutive positions. A `keys` row replaces the row of its key;
-    one with an empty `run` deletes it.
+    one with an empty `run` deletes it. `late` are the seqs that these commits overtake: the gaps that the group opens.
     """
 
     commits: Sequence[CommitRow] = ()
     entries: Sequence[EntryRow] = ()
     keys: Sequence[KeyRow] = ()
+    late: Collection[int] = ()
 
 
 class Opened(NamedTuple):
     """A journal as it was found. `commits_through` and `entries_through` are 0 in an empty one.
 
+    All seqs up to `commits_through` are there, and those up to `commits_last` that are not in `gaps` (ascending).
     `commits_from` and `entries_from` are the oldest rows that are still there (1 unless it was trimmed); `epoch` is one
     above that of the last opening for writing.
     """
@@ -89,6 +96,13 @@ class Opened(NamedTuple):
     entries_from: int
     entries_through: int
     checkpoints: tuple[CheckpointInfo, ...]  # Oldest first, finished ones only.
+    commits_last: int
+    gaps: tuple[int, ...] = ()
+
+    @property
+    def reached(self) -> Reached:
+        """The seqs that are there, or were until they were trimmed."""
+        return Reached(self.commits_through, self.commits_last, frozenset(self.gaps))
 
 
 class Backend(Protocol):
@@ -114,7 +128,10 @@ class Backend(Protocol):
         ...
 
     def commits(self, first: int, last: int) -> Iterator[CommitRow]:
-        """The rows of seqs first..last in seq order, fetched in bounded pieces."""
+        """The rows of seqs first..last in seq order, without those of gaps, fetched in bounded pieces.
+
+        Raises JournalCorrupted for one that was appended and is missing.
+        """
         ...
 
     def entries(self, first: int, last: int) -> Iterator[EntryRow]:

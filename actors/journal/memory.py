@@ -7,11 +7,12 @@ it. Must never give out what a caller could change: rows are immutable, and the 
 from __future__ import annotations
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from seqtor.actors.invariants import require
 from seqtor.actors.journal.contract import CheckpointInfo, CheckpointPart, CommitRow, EntryRow, Group, KeyRow, Opened
 from seqtor.actors.journal.groups import ends_after
+from seqtor.actors.journal.reached import NOTHING_REACHED
 from seqtor.messages.errors import JournalCorrupted, JournalLocked, NotRunning
 
 __all__ = ["MemoryBackend"]
@@ -24,8 +25,10 @@ class MemoryBackend:
         self.place = place
         self._journal_id = uuid.uuid4().hex
         self._epoch = 0
-        self._commits: list[CommitRow] = []
+        self._commits: list[CommitRow] = []  # Through the last seq before the first gap.
+        self._above: dict[int, CommitRow] = {}  # Those that have overtaken it.
         self._commits_trimmed = 0
+        self._reached = NOTHING_REACHED
         self._entries: list[EntryRow] = []
         self._entries_trimmed = 0
         self._keys: dict[str, KeyRow] = {}
@@ -52,16 +55,22 @@ class MemoryBackend:
             entries_from=self._entries_trimmed + 1,
             entries_through=self._entries_through,
             checkpoints=tuple(self._checkpoints[seq][0] for seq in sorted(self._checkpoints)),
+            commits_last=self._reached.last,
+            gaps=tuple(sorted(self._reached.gaps)),
         )
 
     def append(self, group: Group) -> None:
         self._require_writable()
         try:
-            ends_after(group, self._commits_through, self._entries_through)
+            reached, _ = ends_after(group, self._reached, self._entries_through)
         except BaseException as error:
             self._failure = error
             raise
-        self._commits += group.commits
+        if reached.gaps or self._above:
+            self._append_out_of_order(group.commits)
+        else:
+            self._commits += sorted(group.commits)
+        self._reached = reached
         self._entries += group.entries
         for key in group.keys:
             if key.run:
@@ -69,14 +78,23 @@ class MemoryBackend:
             else:
                 self._keys.pop(key.key, None)
 
+    def _append_out_of_order(self, commits: Sequence[CommitRow]) -> None:
+        self._above.update((commit.seq, commit) for commit in commits)
+        while (row := self._above.pop(self._commits_through + 1, None)) is not None:
+            self._commits.append(row)
+
     def commits(self, first: int, last: int) -> Iterator[CommitRow]:
         seq = first
         while True:
             self._require_open()
             seq = max(seq, self._commits_trimmed + 1)  # Both ends may move while the rows are being read.
-            if seq > min(last, self._commits_through):
+            if seq > min(last, self._reached.last):
                 return
-            yield self._commits[seq - self._commits_trimmed - 1]
+            row = (
+                self._commits[seq - self._commits_trimmed - 1] if seq <= self._commits_through else self._above.get(seq)
+            )
+            if row is not None:
+                yield row
             seq += 1
 
     def entries(self, first: int, last: int) -> Iterator[EntryRow]:

@@ -17,6 +17,7 @@ from typing import Any, LiteralString
 from seqtor.actors.invariants import require
 from seqtor.actors.journal.contract import CheckpointInfo, CheckpointPart, CommitRow, EntryRow, Group, KeyRow, Opened
 from seqtor.actors.journal.groups import ends_after
+from seqtor.actors.journal.reached import NOTHING_REACHED, next_expected
 from seqtor.messages.errors import JournalCorrupted, JournalLocked, NotRunning, RegistrationError
 
 try:
@@ -38,7 +39,7 @@ from seqtor.actors.journal.postgres_owner import (
     take_lock,
 )
 from seqtor.actors.journal.postgres_session import Connection, address_of, connect, is_inherited, reported, value
-from seqtor.actors.journal.postgres_tables import Statements, as_bytes, as_text, checkpoints, create, is_there
+from seqtor.actors.journal.postgres_tables import Statements, as_bytes, as_text, create, found_rows, is_there
 
 __all__ = ["PostgresBackend"]
 
@@ -116,7 +117,8 @@ class PostgresBackend:
         self._failure: BaseException | None = None
         self._epoch = 0
         self._commits_from = self._entries_from = 1
-        self._commits_through = self._entries_through = 0
+        self._reached = NOTHING_REACHED
+        self._entries_through = 0
         self._making: dict[int, tuple[str, int]] = {}  # seq → a name for this making of its checkpoint, parts so far
 
     # Opening and closing ---------------------------------------------------------------------------------------------
@@ -133,7 +135,7 @@ class PostgresBackend:
             raise
         self._connection, self._writes, self._failure = connection, write, None
         self._epoch = opened.epoch
-        self._commits_from, self._commits_through = opened.commits_from, opened.commits_through
+        self._commits_from, self._reached = opened.commits_from, opened.reached
         self._entries_from, self._entries_through = opened.entries_from, opened.entries_through
         self._making.clear()
         return opened
@@ -165,19 +167,22 @@ class PostgresBackend:
             return self._found(connection, lease)
 
     def _found(self, connection: Connection, lease: Lease) -> Opened:
-        commits = lease.commits_from, lease.commits_through
+        commits = lease.commits_from, lease.commits
         entries = lease.entries_from, lease.entries_through
-        finished = checkpoints(connection, self._within, commits, entries)
-        return Opened(lease.journal_id, lease.epoch, *commits, *entries, finished)
+        finished, reached = found_rows(connection, self._within, commits, entries)
+        return Opened(
+            lease.journal_id, lease.epoch, lease.commits_from, reached.through, *entries, finished, reached.last,
+            tuple(sorted(reached.gaps)),
+        )  # fmt: skip
 
     # Appending -------------------------------------------------------------------------------------------------------
 
     def append(self, group: Group) -> None:
         connection = self._writable()
         try:
-            through = ends_after(group, self._commits_through, self._entries_through)
+            reached, entries_through = ends_after(group, self._reached, self._entries_through)
             with reported(connection, self.place, "was appended to"):
-                pieces = list(_pieces(group, self._commits_through, self._entries_through))
+                pieces = list(_pieces(group, self._reached.total, self._entries_through))
                 if len(pieces) == 1:
                     self._append(connection, *pieces[0])
                 else:
@@ -187,16 +192,16 @@ class PostgresBackend:
         except BaseException as error:
             self._failure = error
             raise
-        self._commits_through, self._entries_through = through
+        self._reached, self._entries_through = reached, entries_through
 
-    def _append(self, connection: Connection, group: Group, commits_through: int, entries_through: int) -> None:
+    def _append(self, connection: Connection, group: Group, commits: int, entries_through: int) -> None:
         keys = {row.key: row for row in group.keys}  # The last row of a key counts; a statement may touch it only once.
         bound = [row for row in keys.values() if row.run]
         texts = [(as_bytes(row.kind), as_bytes(row.ref), row.body.encode()) for row in group.entries]
         written = connection.execute(
             self._within(APPEND),
             (
-                *(Int8(commits_through), Int8(entries_through), Int8(self._epoch)),
+                *(Int8(commits), Int8(entries_through), Int8(self._epoch)),
                 [Int8(row.seq) for row in group.commits],
                 [row.body.encode() for row in group.commits],
                 [row.chain for row in group.commits],
@@ -237,8 +242,12 @@ class PostgresBackend:
     def _rows(self, statement: LiteralString, what: str, first: int, last: int) -> Iterator[tuple[Any, ...]]:
         """Rows first..last as far as they were written, a query for each piece: others may use the connection between."""
         expected = max(first, self._bounds(what)[0])
-        while expected <= min(last, self._bounds(what)[1]):
+        while expected <= (end := min(last, self._bounds(what)[1])):
             connection = self._readable()
+            gaps = self._reached.gaps if what == "commits" else ()  # As they are now: later ones may be filled.
+            expected = next_expected(expected, end + 1, gaps)
+            if expected > end:
+                return
             with reported(connection, self.place, "was read"):
                 limits = (Int8(expected), Int8(last), Int8(PIECE_ROWS_MAX), Int8(PIECE_BYTES_MAX))
                 rows = connection.execute(self._within(statement), limits, binary=True).fetchall()
@@ -246,7 +255,7 @@ class PostgresBackend:
                     lease = find_lease(connection, self._within)
                     self._commits_from, self._entries_from = lease.commits_from, lease.entries_from
             for row in rows:
-                if row[0] != expected:
+                if row[0] != expected and (expected := next_expected(expected, row[0], gaps)) != row[0]:
                     break
                 yield row
                 expected += 1
@@ -354,7 +363,7 @@ class PostgresBackend:
 
     def _bounds(self, what: str) -> tuple[int, int]:
         if what == "commits":
-            return self._commits_from, self._commits_through
+            return self._commits_from, self._reached.last
         return self._entries_from, self._entries_through
 
     def _readable(self) -> Connection:
@@ -381,23 +390,23 @@ class PostgresBackend:
             raise
 
 
-def _pieces(group: Group, commits_through: int, entries_through: int) -> Iterator[tuple[Group, int, int]]:
-    """The group in statements of bounded size, each with where the journal ends after it."""
+def _pieces(group: Group, commits_before: int, entries_through: int) -> Iterator[tuple[Group, int, int]]:
+    """The group in statements of bounded size, each with how many commits there are, and where the entries end, after it."""
     size = 0
     commits: list[CommitRow] = []
     entries: list[EntryRow] = []
     rows: tuple[CommitRow | EntryRow, ...] = (*group.commits, *group.entries)
     for row in rows:
         if size + len(row.body) > STATEMENT_BYTES_MAX and size:
-            commits_through, entries_through = commits_through + len(commits), entries_through + len(entries)
-            yield Group(commits, entries), commits_through, entries_through
+            commits_before, entries_through = commits_before + len(commits), entries_through + len(entries)
+            yield Group(commits, entries), commits_before, entries_through
             size, commits, entries = 0, [], []
         size += len(row.body)
         if isinstance(row, CommitRow):
             commits.append(row)
         else:
             entries.append(row)
-    yield Group(commits, entries, group.keys), commits_through + len(commits), entries_through + len(entries)
+    yield Group(commits, entries, group.keys), commits_before + len(commits), entries_through + len(entries)
 
 
 def _entry_digest(pos: int, kind: bytes, ref: bytes, body: bytes) -> bytes:

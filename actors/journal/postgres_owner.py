@@ -33,7 +33,11 @@ OWN: LiteralString = (
 
 
 class Lease(NamedTuple):
-    """The one row that says whose the journal is, and where it begins and ends."""
+    """The one row that says whose the journal is, and where it begins and ends.
+
+    `commits` is how many there are, those that are trimmed included. It is the column `commits_through`, and the last seq as
+    long as there are no gaps.
+    """
 
     journal_id: str
     epoch: int
@@ -42,7 +46,7 @@ class Lease(NamedTuple):
     owner_backend_pid: int | None
     owned_since: str | None
     commits_from: int
-    commits_through: int
+    commits: int
     entries_from: int
     entries_through: int
 

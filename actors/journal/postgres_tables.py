@@ -10,6 +10,7 @@ key may be longer than an index takes, so its hash is indexed.
 
 from __future__ import annotations
 
+import itertools
 import uuid
 import zlib
 from typing import Any, LiteralString
@@ -18,9 +19,10 @@ from psycopg import sql
 
 from seqtor.actors.journal.contract import CheckpointInfo
 from seqtor.actors.journal.postgres_session import Connection
+from seqtor.actors.journal.reached import Reached
 from seqtor.messages.errors import JournalCorrupted
 
-__all__ = ["FORMAT", "LOCK_CLASS", "Statements", "as_bytes", "as_text", "checkpoints", "create", "is_there"]
+__all__ = ["FORMAT", "LOCK_CLASS", "Statements", "as_bytes", "as_text", "create", "found_rows", "is_there"]
 
 FORMAT = 1
 LOCK_CLASS = 0x53455154  # "SEQT": what our advisory locks have in common.
@@ -130,11 +132,12 @@ def create(connection: Connection, within: Statements) -> None:
         )
 
 
-def checkpoints(
+def found_rows(
     connection: Connection, within: Statements, commits: tuple[int, int], entries: tuple[int, int]
-) -> tuple[CheckpointInfo, ...]:
-    """The finished checkpoints, oldest first, of a journal that holds the rows from..through of `commits` and `entries`.
+) -> tuple[tuple[CheckpointInfo, ...], Reached]:
+    """The finished checkpoints, oldest first, and which seqs are there.
 
+    `commits` are the oldest seq that is not trimmed and how many there are in all, `entries` the first and last position.
     Raises JournalCorrupted if rows that were durable are not there. Those after the newest checkpoint are counted, which
     costs no more than recovery, that reads them; those before it are checked when they are read.
     """
@@ -146,18 +149,34 @@ def checkpoints(
             newest.seq,
         )
     row = connection.execute(within(COMMITS_FOUND), (newest.seq,)).fetchone()
-    _require_rows(row, (*commits, newest.seq), f"journal {within.place}: commits")
+    reached = _reached(connection, within, row, newest.seq, commits)
+    # Where the oldest one is a gap, the rows begin behind it; a gap has no row to be missing.
+    first = next(seq for seq in itertools.count(commits[0]) if seq not in reached.gaps)
+    _require_rows(row, (first, reached.last, newest.seq), commits, f"journal {within.place}: commits", reached.gaps)
     row = connection.execute(within(ENTRIES_FOUND), (newest.entries_through,)).fetchone()
-    _require_rows(row, (*entries, newest.entries_through), f"journal {within.place}: entries")
-    return found
+    _require_rows(row, (*entries, newest.entries_through), entries, f"journal {within.place}: entries")
+    return found, reached
 
 
-def _require_rows(found: Any, expected: tuple[int, int, int], what: str) -> None:
+def _reached(connection: Connection, within: Statements, row: Any, after: int, commits: tuple[int, int]) -> Reached:
+    """Which seqs are there: rows that go further than their number have gaps, all of them behind the newest checkpoint."""
+    last = row[1]
+    if last is None or last <= commits[1]:
+        return Reached(commits[1], commits[1])
+    statement = within("SELECT seq FROM {s}.commits WHERE seq > %s")
+    there = {seq for (seq,) in connection.execute(statement, (after,), binary=True)}
+    gaps = frozenset(range(after + 1, last + 1)) - there
+    return Reached(min(gaps, default=last + 1) - 1, last, gaps)
+
+
+def _require_rows(
+    found: Any, expected: tuple[int, int, int], written: tuple[int, int], what: str, gaps: frozenset[int] = frozenset()
+) -> None:
     first, last, after = expected
     ends = (first, last) if last >= first else (None, None)
-    count = last - max(first - 1, after)
-    if found != (*ends, count):
+    count = last - max(written[0] - 1, after) - len(gaps)
+    if found != (*ends, count) or last - len(gaps) != written[1]:
         raise JournalCorrupted(
-            f"{what} {first} to {last} were written; found are {found[0]} to {found[1]}, and after {after} {found[2]} of "
-            f"{count}. Restore the schema from a backup"
+            f"{what} {written[0]} to {written[1]} were written; found are {found[0]} to {found[1]}, and after {after} "
+            f"{found[2]} of {written[1] - max(written[0] - 1, after)}. Restore the schema from a backup"
         )

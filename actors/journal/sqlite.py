@@ -21,6 +21,7 @@ import apsw
 from seqtor.actors.invariants import require
 from seqtor.actors.journal.contract import CheckpointInfo, CheckpointPart, CommitRow, EntryRow, Group, KeyRow, Opened
 from seqtor.actors.journal.groups import ends_after
+from seqtor.actors.journal.reached import NOTHING_REACHED, Reached, next_expected
 from seqtor.actors.journal.sqlite_errors import corrupted, meaning
 from seqtor.actors.journal.sqlite_files import FORMAT, TABLES, create_database, is_journal, wal_path, write_wal_again
 from seqtor.actors.journal.sqlite_owner import Owner
@@ -35,6 +36,8 @@ __all__ = ["SqliteBackend"]
 WAL_PAGES = 500
 PIECE_ROWS = 256
 PIECE_BYTES = 1 << 20
+
+GAPS_AFTER = "gaps_after"  # In the table meta, while there are gaps.
 
 INTO_COMMITS = "INSERT INTO commits"
 INTO_ENTRIES = "INSERT INTO entries"
@@ -53,7 +56,8 @@ class SqliteBackend:
         self._writes = False
         self._failure: BaseException | None = None
         self._journal_id = ""
-        self._commits_trimmed = self._commits_through = 0
+        self._commits_trimmed = 0
+        self._reached = NOTHING_REACHED
         self._entries_trimmed = self._entries_through = 0
         self._wal_pages = 0
         self._attempts = 0  # Of checkpoints: one that is made again keeps the finished one until it is finished.
@@ -131,7 +135,9 @@ class SqliteBackend:
         connection = self._open_connection()
         meta = self._read_meta(connection)
         self._journal_id = meta["journal_id"]
-        self._commits_trimmed, self._commits_through = self._ends(connection, "commits", "seq", meta["commits_trimmed"])
+        gaps_after = meta.get(GAPS_AFTER)
+        self._commits_trimmed, last = self._ends(connection, "commits", "seq", meta["commits_trimmed"], gaps_after)
+        self._reached = self._found_reached(connection, last, gaps_after)
         self._entries_trimmed, self._entries_through = self._ends(connection, "entries", "pos", meta["entries_trimmed"])
         self._check_marks()
         infos = self._read_checkpoints(connection)
@@ -142,10 +148,12 @@ class SqliteBackend:
             journal_id=self._journal_id,
             epoch=meta["epoch"],
             commits_from=self._commits_trimmed + 1,
-            commits_through=self._commits_through,
+            commits_through=self._reached.through,
             entries_from=self._entries_trimmed + 1,
             entries_through=self._entries_through,
             checkpoints=infos,
+            commits_last=last,
+            gaps=tuple(sorted(self._reached.gaps)),
         )
 
     def _read_meta(self, connection: apsw.Connection) -> dict[str, Any]:
@@ -162,23 +170,37 @@ class SqliteBackend:
             self._corrupted(f"expected format {FORMAT}, found {meta['format']}: open it with the version that wrote it")
         return meta
 
-    def _ends(self, connection: apsw.Connection, table: str, column: str, trimmed: int) -> tuple[int, int]:
+    def _ends(
+        self, connection: apsw.Connection, table: str, column: str, trimmed: int, gaps_after: object = None
+    ) -> tuple[int, int]:
         """How far rows were trimmed and how far they go; what is between is checked when it is read."""
         sql = f"SELECT (SELECT min({column}) FROM {table}), (SELECT max({column}) FROM {table})"
         ((first, last),) = connection.execute(sql)
         if first is None:
             return trimmed, trimmed
-        if first != trimmed + 1:
+        if first != trimmed + 1 and gaps_after != trimmed:
             self._corrupted(f"expected the {table} to begin at {column} {trimmed + 1}, they begin at {first}", first)
         return trimmed, last
+
+    def _found_reached(self, connection: apsw.Connection, last: int, through: object) -> Reached:
+        """Which seqs are there: all (what is missing is found when they are read), unless gaps were noted after one."""
+        if through is None:
+            return Reached(last, last)
+        if type(through) is not int or not self._commits_trimmed <= through < last:
+            self._corrupted(f"expected the seq before the first gap in the table meta, found {through!r}")
+        there = {seq for (seq,) in connection.execute("SELECT seq FROM commits WHERE seq > ?", (through,))}
+        gaps = frozenset(range(through + 1, last + 1)) - there
+        if through + 1 not in gaps:
+            self._corrupted(f"expected the first gap after seq {through}, but seq {through + 1} is there", through + 1)
+        return Reached(through, last, gaps)
 
     def _check_marks(self) -> None:
         owner = self._owner
         if owner is None or owner.marks is None or owner.marks.journal_id != self._journal_id:
             return
         for table, found, expected in (
-            ("commits", self._commits_through, owner.marks.commits_through),
-            ("entries", self._entries_through, owner.marks.entries_through),
+            ("commits", self._reached.total, owner.marks.commits),
+            ("entries", self._entries_through, owner.marks.entries),
         ):
             if found < expected:
                 self._corrupted(
@@ -233,16 +255,19 @@ class SqliteBackend:
 
     def append(self, group: Group) -> None:
         with self._writing("appending a group") as connection:
-            through = ends_after(group, self._commits_through, self._entries_through)
-            if len(group.commits) == 1 and not group.entries and not group.keys:
+            reached, entries_through = ends_after(group, self._reached, self._entries_through)
+            gaps = reached.gaps or self._reached.gaps
+            if len(group.commits) == 1 and not (group.entries or group.keys or gaps):
                 insert(connection, INTO_COMMITS, group.commits)  # A transaction by itself.
             else:
                 connection.execute("BEGIN IMMEDIATE")
                 insert(connection, INTO_COMMITS, group.commits)
                 insert(connection, INTO_ENTRIES, [(*entry, entry_digest(*entry)) for entry in group.entries])
                 self._write_keys(connection, group.keys)
+                if gaps:
+                    self._note_gaps(connection, reached)
                 connection.execute("COMMIT")
-            self._commits_through, self._entries_through = through
+            self._reached, self._entries_through = reached, entries_through
             self._mark()  # After the commit: a mark never says more than is durable.
 
     def _write_keys(self, connection: apsw.Connection, keys: Sequence[KeyRow]) -> None:
@@ -258,24 +283,36 @@ class SqliteBackend:
             connection.execute("DELETE FROM keys WHERE key = ?", (row.key,))
         insert(connection, INTO_KEYS, bound)
 
+    def _note_gaps(self, connection: apsw.Connection, reached: Reached) -> None:
+        """Note after which seq there are gaps, so that an opening need not count all rows to know that there are none."""
+        if not reached.gaps:
+            connection.execute("DELETE FROM meta WHERE name = ?", (GAPS_AFTER,))
+        elif not self._reached.gaps or reached.through != self._reached.through:
+            set_meta(connection, GAPS_AFTER, reached.through)
+
     def _mark(self) -> None:
         if self._owner is not None:
-            self._owner.mark(self._journal_id, self._commits_through, self._entries_through)
+            self._owner.mark(self._journal_id, self._reached.total, self._entries_through)
 
     # Reading -------------------------------------------------------------------------------------------------------------
 
     def commits(self, first: int, last: int) -> Iterator[CommitRow]:
         sql = "SELECT seq, body, chain FROM commits WHERE seq BETWEEN ? AND ? ORDER BY seq"
-        expected, last = first, min(last, self._commits_through)
+        expected, last = first, min(last, self._reached.last)
         while (expected := max(expected, self._commits_trimmed + 1)) <= last:
+            gaps = self._reached.gaps  # As they are now: they may be filled while the piece is being used.
             rows, failure = self._piece(sql, (expected, last))
             for seq, body, chain in rows:
+                if seq != expected:
+                    expected = next_expected(expected, seq, gaps)
                 if seq != expected:
                     self._corrupted(f"seq {expected} is missing, the next one is {seq}", expected)
                 if type(body) is not str or type(chain) is not bytes:
                     self._corrupted(f"seq {seq} is not text and a hash: {body!r:.40}, {chain!r:.40}", seq)
                 yield CommitRow(seq, body, chain)
                 expected += 1
+            if not rows and failure is None and next_expected(expected, last + 1, gaps) > last:
+                return
             self._check_piece(rows, failure, f"seq {expected}", expected)
 
     def entries(self, first: int, last: int) -> Iterator[EntryRow]:
@@ -377,7 +414,7 @@ class SqliteBackend:
 
     def trim(self, info: CheckpointInfo, limit: int) -> bool:
         with self._writing(f"trimming up to seq {info.seq}") as connection:
-            through = (min(info.seq, self._commits_through), min(info.entries_through, self._entries_through))
+            through = (min(info.seq, self._reached.through), min(info.entries_through, self._entries_through))
             trimmed = (self._commits_trimmed, self._entries_trimmed)
             left = 0
             unfinished = [attempt for attempt, _ in self._unfinished.values()]

@@ -149,7 +149,7 @@ def _require_nothing_left(path: Path, marks: Marks | None) -> None:
     if marks is not None:
         raise JournalCorrupted(
             f"journal '{path}' {state}, but '{owner_path(path)}' says that journal {marks.journal_id} was there with "
-            f"commits up to seq {marks.commits_through} and {marks.entries_through} entries: restore a backup; to begin a "
+            f"{marks.commits} commits and {marks.entries} entries: restore a backup; to begin a "
             "new journal on purpose, delete that file too"
         )
     for left in (wal_path(path), path.with_name(path.name + "-journal")):

@@ -34,11 +34,11 @@ def owner_path(path: Path) -> Path:
 
 
 class Marks(NamedTuple):
-    """How far a journal was durable when it was last marked."""
+    """How many commits and entries of a journal were durable when it was last marked, those that are trimmed included."""
 
     journal_id: str
-    commits_through: int
-    entries_through: int
+    commits: int
+    entries: int
 
 
 class Owner:
@@ -100,9 +100,9 @@ class Owner:
             os.close(fd)
             raise
 
-    def mark(self, journal_id: str, commits_through: int, entries_through: int) -> None:
+    def mark(self, journal_id: str, commits: int, entries: int) -> None:
         """Note what is durable. Not synced: what a power failure takes is only the protection of the newest rows."""
-        line = b"marks %s %020d %020d" % (journal_id.encode(), commits_through, entries_through)
+        line = b"marks %s %020d %020d" % (journal_id.encode(), commits, entries)
         os.pwrite(self._fd, b"%s %08x\n" % (line, zlib.crc32(line)), MARKS_AT)
 
     def release(self) -> None:

@@ -51,7 +51,7 @@ def test_a_new_journal_is_empty(reach: Reach) -> None:
     backend = reach()
     opened = backend.open()
     assert opened.journal_id
-    assert opened == (opened.journal_id, 1, 1, 0, 1, 0, ())
+    assert opened == (opened.journal_id, 1, 1, 0, 1, 0, (), 0, ())
     assert content(backend) == EMPTY
     backend.close()
 

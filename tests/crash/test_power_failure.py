@@ -85,7 +85,7 @@ def trimming(info: CheckpointInfo) -> Step:
 
 def append_next(backend: Any) -> None:
     """One more, whatever is there."""
-    backend.append(Group([commit(backend._commits_through + 1)]))
+    backend.append(Group([commit(backend._reached.total + 1)]))
 
 
 def open_(backend: Backend) -> None:

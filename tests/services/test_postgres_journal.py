@@ -270,7 +270,7 @@ def test_a_group_of_several_statements_is_one_group(
     rows = [CommitRow(seq, body, b"") for seq, body in enumerate(bodies, 4)]
     found = [EntryRow(pos, "call", "run", body) for pos, body in enumerate(bodies, 3)]
     backend.append(Group(rows, found, [key("b")]))
-    assert content(backend) == ((*commits(1, 3), *rows), (*entries(1, 2), *found), (key("a"), key("b")))
+    assert content(backend) == Group((*commits(1, 3), *rows), (*entries(1, 2), *found), (key("a"), key("b")))
     before = content(backend)
     last = 3 + len(bodies)
     with pytest.raises(UnicodeEncodeError):

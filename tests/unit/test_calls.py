@@ -785,7 +785,7 @@ def test_a_call_starts_when_what_its_attempt_reads_is_durable() -> None:
 
     def outside() -> int:
         made.set()
-        return backend._commits_through
+        return backend._reached.total
 
     with acting(system, act):
         backend.may_write.clear()

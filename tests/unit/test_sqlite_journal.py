@@ -401,9 +401,7 @@ def test_a_missing_or_emptied_database_is_not_a_new_journal(path: Path) -> None:
     for lose, word in ((path.unlink, "is missing"), (path.touch, "is empty")):
         lose()
         for write in (True, False):
-            require_corrupted(
-                path, word, "commits up to seq 100 and 100 entries", "restore a backup", "delete", write=write
-            )
+            require_corrupted(path, word, "100 commits and 100 entries", "restore a backup", "delete", write=write)
     path.unlink()
     owner_of(path).unlink()
     backend = SqliteBackend(path)
