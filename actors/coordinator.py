@@ -40,12 +40,13 @@ from seqtor.messages.runs import (
     HotKey,
     Pair,
     ReplaceRun,
-    RetryDue,
     RunRecord,
     RunsEnded,
     RunsSequenced,
     State,
     Stats,
+    TriggersDelayed,
+    WaitOver,
 )
 
 __all__ = ["Coordinator"]
@@ -58,7 +59,7 @@ class Coordinator(Actor):
 
     receives: ClassVar[tuple[type, ...]] = (
         RunsSequenced, RunsEnded, RunsDurable, EffectsEnded, AwaitDurable, ReplaceRun, ActorCrashed, GetStats,
-        GetRecord, GetRuns, GetConflicts, Drain, RetryDue, AbortRun,
+        GetRecord, GetRuns, GetConflicts, Drain, TriggersDelayed, WaitOver, AbortRun,
     )  # fmt: skip
 
     def __init__(
@@ -92,7 +93,7 @@ class Coordinator(Actor):
         for message in tuple(self._ledger.unsettled):
             self._settle(message)
         self._durable()
-        self._ledger.retries.remind()
+        self._ledger.waiting_room.remind()
         in_flight, self._in_flight = self._in_flight, ()
         for submission in in_flight:
             self._known[submission.seq] = submission  # type: ignore[index]
@@ -247,7 +248,8 @@ class Coordinator(Actor):
         if ended.state is State.COMMITTED and released is not None:
             if released.submissions:
                 self._ledger.released = True
-                self.sequencer.tell(AcceptTriggers(submissions=self.may_run(released.submissions), bypasses=True))
+                submissions = self._ledger.waiting_room.hold_back(self.may_run(released.submissions))
+                self.sequencer.tell(AcceptTriggers(submissions=submissions, bypasses=True))
             if released.effects:
                 self._ledger.open_effects_of(ended.seq, released.effects)
                 self.effects.tell(CarryOut(seq=ended.seq, effects=released.effects))
@@ -258,10 +260,16 @@ class Coordinator(Actor):
         if ended.state in DEAD_STATES:
             self._ledger.dead_letters.add(ended)
         elif ended.released is not None and ended.released.retry is not None:
-            self._ledger.retries.wait(ended.released.retry)
+            self._ledger.waiting_room.wait_again(ended.released.retry)
 
-    def on_retry_due(self, message: RetryDue) -> None:
-        if self._ledger.retries.end_wait(message.submission, self.sequencer):
+    def on_triggers_delayed(self, message: TriggersDelayed) -> None:
+        """Let those wait whose time has not come meanwhile."""
+        due = self._ledger.waiting_room.hold_back(message.submissions)
+        if due:
+            self.sequencer.tell(AcceptTriggers(submissions=due, bypasses=True))
+
+    def on_wait_over(self, _: WaitOver) -> None:
+        if self._ledger.waiting_room.let_out(self.sequencer):
             self._ledger.released = True
         self._drain_when_answered()
 
@@ -319,7 +327,7 @@ class Coordinator(Actor):
     def _drain_when_answered(self) -> None:
         if not self._drains or self._ledger.undurable:
             return
-        if self._answers_at_once and self._ledger.retries.hold_up_a_stop():
+        if self._answers_at_once and self._ledger.waiting_room.hold_up_a_stop():
             return  # Without a journal nobody else would run them.
         drains, self._drains = self._drains, []
         for reply_to in drains:
@@ -448,8 +456,9 @@ class Coordinator(Actor):
         in_flight = message.current_seq - min(self._ended_through, message.current_seq)
         counted = self._ledger.counted
         counts = {state: count for state, count in counted.states.items() if count}
-        if message.queued:
-            counts[State.QUEUED] = message.queued
+        waiting_room = self._ledger.waiting_room
+        if message.queued or waiting_room.delayed:
+            counts[State.QUEUED] = message.queued + waiting_room.delayed
         if in_flight:
             counts[State.RUNNING] = in_flight
         head = self._known.get(self._ended_through + 1)
@@ -467,7 +476,8 @@ class Coordinator(Actor):
             state_counts=counts,
             conflicts=counted.conflicts + message.conflicts_in_flight,
             restarts=message.restarts,
-            retries_waiting=len(self._ledger.retries),
+            retries_waiting=waiting_room.retries,
+            delayed=waiting_room.delayed,
             threads_replaced=self._context.pool.replaced,
             threads_stuck=self._context.pool.stuck,
         )

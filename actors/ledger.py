@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from seqtor.actors.dead_letters import DeadLetters
     from seqtor.actors.mailbox import Mailbox
     from seqtor.actors.publications import Publication
-    from seqtor.actors.retrying import WaitingRetries
     from seqtor.actors.submissions import Submission
+    from seqtor.actors.waiting_room import WaitingRoom
     from seqtor.messages.commits import EndedRun
     from seqtor.messages.records import RecordedEffect
 
@@ -56,8 +56,8 @@ class Ledger:
 
     __slots__ = (
         "aborting", "asked", "awaited", "carried_through", "causes", "counted", "dead_letters", "durable_through", "epoch",
-        "hot_keys", "journal_restarts", "now", "open_effects", "pairs", "released", "restarts", "resumed", "retries",
-        "runs", "to_wake", "told", "undurable", "unsettled",
+        "hot_keys", "journal_restarts", "now", "open_effects", "pairs", "released", "restarts", "resumed", "runs",
+        "to_wake", "told", "undurable", "unsettled", "waiting_room",
     )  # fmt: skip
 
     def __init__(self, publication: Publication, epoch: int, now: float) -> None:
@@ -81,7 +81,7 @@ class Ledger:
         self.awaited: list[tuple[int, int, Any]] = []  # (seq, order of asking, future), the lowest seq first.
         self.aborting: dict[int, str] = {}  # The un-ended runs that are to end as aborted, with the reasons.
         self.dead_letters: DeadLetters
-        self.retries: WaitingRetries
+        self.waiting_room: WaitingRoom
         self.to_wake: list[Callable[[], None]] = []  # Those whose runs have been answered, and who sleep.
         self.restarts = 0
         self.journal_restarts = 0  # After one, answers of calls may be lost that were on their way to the disk.

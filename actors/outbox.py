@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from seqtor.actors.not_before import NotBefore
 from seqtor.actors.submissions import Origin, Submission, require_key
 from seqtor.messages.commits import Released
 from seqtor.messages.errors import RegistrationError
@@ -37,14 +38,17 @@ class Outbox:
         self.submissions: list[Submission[Any]] = []
         self.effects: list[RecordedEffect] = []
 
-    def submit(self, trigger: Trigger[Any], priority: Priority | None, key: str | None) -> str:
-        """Add a trigger; returns the run id that it will have."""
+    def submit(
+        self, trigger: Trigger[Any], priority: Priority | None, key: str | None, not_before: NotBefore | None = None
+    ) -> str:
+        """Add a trigger; returns the run id that it will have. A delay counts from the run's `tx.now`."""
         checked, handler, chosen, own_time = self._prepare(trigger, priority)
         parent = self._parent
         moment = parent.sequenced_at
         index = len(self.submissions) + 1
-        origin = Origin(f"{parent.id}.{index}", require_key(key), parent.id)
-        event_time = moment if own_time is None else own_time
+        due = None if not_before is None else not_before.due(moment)
+        origin = Origin(f"{parent.id}.{index}", require_key(key), parent.id, due=due)
+        event_time = (moment if due is None else due) if own_time is None else own_time
         self.submissions.append(Submission(parent._intake, index, checked, handler, chosen, event_time, moment, origin))
         return f"{parent.id}.{index}"
 

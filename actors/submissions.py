@@ -45,7 +45,7 @@ class Origin(NamedTuple):
     """What is special about a submission: its run id if it is no new one, its key, the run that caused it.
 
     `now` is the run's `tx.now` if an answer of a call was recorded under it before a restart; `resubmits` the place of the
-    dead letter that it is another try of.
+    dead letter that it is another try of; `due` before when it is not to run (POSIX seconds), if it was delayed.
     """
 
     id: str | None = None
@@ -54,6 +54,7 @@ class Origin(NamedTuple):
     now: float | None = None
     retry: RetryOf | None = None
     resubmits: str | None = None
+    due: float | None = None
 
 
 class Intake:
@@ -161,6 +162,14 @@ class Submission(Generic[ResultT_co]):
     def cause(self) -> str | None:
         """The id of the run that submitted this, if one did."""
         return None if self.origin is None else self.origin.cause
+
+    @property
+    def due(self) -> float | None:
+        """Before when it is not to run, POSIX seconds: the end of a delay, or of a retry's backoff."""
+        origin = self.origin
+        if origin is None:
+            return None
+        return origin.due if origin.retry is None else origin.retry.due
 
     @property
     def state(self) -> State:

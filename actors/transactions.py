@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from seqtor.actors.answers import identify, is_coroutine_function
 from seqtor.actors.calls import inside_a_call
+from seqtor.actors.not_before import not_before
 from seqtor.actors.publications import Publication
 from seqtor.actors.stores.access import Access, ReadOnlyAccess
 from seqtor.actors.stores.contract import StoreRef
@@ -264,13 +265,20 @@ class Transaction:
     # Released with the commit ---------------------------------------------------------------------------------------
 
     def submit(
-        self, trigger: Trigger[Any], *, priority: Priority | None = None, idempotency_key: str | None = None
+        self,
+        trigger: Trigger[Any],
+        *,
+        priority: Priority | None = None,
+        idempotency_key: str | None = None,
+        delay: float | datetime.timedelta | None = None,
+        at: datetime.datetime | None = None,
     ) -> None:
         """Hand a trigger in together with the commit: accepted, durably, if this run commits, else not at all.
 
-        It runs once, also across a crash. Raises what `system.submit` raises for a trigger that will not do.
+        It runs once, also across a crash; not before `delay` after `tx.now`, or before the moment `at`. Raises what
+        `system.submit` raises for a trigger that will not do.
         """
-        self._out.submit(trigger, priority, idempotency_key)
+        self._out.submit(trigger, priority, idempotency_key, not_before(delay, at))
 
     def emit(self, code: str, payload: Any = None) -> str:
         """Record an event together with the commit, or not at all; returns its id. Raises TypeError for bad input."""

@@ -54,10 +54,11 @@ from seqtor.messages.runs import (
     GetRuns,
     GetStats,
     ReplaceRun,
-    RetryDue,
     RunConflicted,
     RunsEnded,
     RunsSequenced,
+    TriggersDelayed,
+    WaitOver,
 )
 from seqtor.messages.stores import ApplyCommits, ValidateCommit, ValidationDone
 from seqtor.messages.supervision import ActorDied, ChangeChildren, SupervisorTimer
@@ -69,6 +70,8 @@ CATALOGUE: tuple[type, ...] = (
     IntakeWaited,
     FlushIntake,
     AcceptTriggers,
+    TriggersDelayed,
+    WaitOver,
     RunsSequenced,
     ExecuteRun,
     CommitRun,
@@ -81,7 +84,6 @@ CATALOGUE: tuple[type, ...] = (
     AbortRun,
     RunsEnded,
     RunsDurable,
-    RetryDue,
     ApplyCommits,
     CarryOut,
     ReportFree,

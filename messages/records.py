@@ -90,9 +90,9 @@ class AcceptedRecord(JournalRecord):
     """A trigger that was accepted: one entry of the journal, or part of the commit that submitted it.
 
     Times are POSIX seconds. `arrival` orders the submissions of one process; `cause` is the run that submitted it. A run
-    that a retry policy has made is the `run_number`-th of its trigger, follows the run `retry_of` and is not to run before
-    `due`; it is in the record of the run that it follows. `resubmits` is the place of a dead letter: its seq, with
-    `.index` for an effect.
+    that a retry policy has made is the `run_number`-th of its trigger and follows the run `retry_of`; it is in the record
+    of the run that it follows. `due` is before when a retry or a delayed trigger is not to run. `resubmits` is the place of
+    a dead letter: its seq, with `.index` for an effect.
     """
 
     format: int = FORMAT

@@ -21,13 +21,14 @@ __all__ = [
     "HotKey",
     "Pair",
     "ReplaceRun",
-    "RetryDue",
     "RunConflicted",
     "RunRecord",
     "RunsEnded",
     "RunsSequenced",
     "State",
     "Stats",
+    "TriggersDelayed",
+    "WaitOver",
 ]
 
 
@@ -60,13 +61,22 @@ class AcceptTriggers:
 
 
 @message
-class RetryDue:
-    """From: coordinator, by a timer. To: coordinator, which hands it to the sequencer. Answer: none; the backoff is over.
+class TriggersDelayed:
+    """From: the edge (`submit` with `delay=` or `at=`). To: coordinator, which lets them wait. Answer: none.
 
-    `submission` is the run that follows one that ended as `retrying`. Twice: the second is ignored.
+    Twice: the second is ignored.
     """
 
-    submission: Any
+    submissions: tuple[Any, ...]
+
+
+@message
+class WaitOver:
+    """From: the waiting room, by a timer. To: coordinator, which hands on to the sequencer whose time has come.
+
+    That of a retry is the end of its backoff, that of a delayed trigger was given with it. Answer: none. Twice: the second
+    finds nobody.
+    """
 
 
 @message
@@ -201,8 +211,8 @@ class Stats(NamedTuple):
     """The system at one moment. Seqs are 0 before the first; `head_age` is seconds, None when nothing is in flight.
 
     `effects_through`: all effects of the commits up to this seq have ended. `retries_waiting`: runs whose backoff is not
-    over. `threads_replaced`: threads that were given up because a handler did not leave them; `threads_stuck`: those of
-    them that it has not left to this moment.
+    over. `delayed`: triggers whose time has not come; they are not in `queued`. `threads_replaced`: threads that were given
+    up because a handler did not leave them; `threads_stuck`: those of them that it has not left to this moment.
     """
 
     current_seq: int
@@ -218,6 +228,7 @@ class Stats(NamedTuple):
     conflicts: int
     restarts: int
     retries_waiting: int = 0
+    delayed: int = 0
     threads_replaced: int = 0
     threads_stuck: int = 0
 

@@ -31,14 +31,14 @@ from seqtor.actors.submissions import Intake, Submission
 from seqtor.messages.effects import EffectsEnded
 from seqtor.messages.journal import AwaitDurable, RunsDurable
 from seqtor.messages.lifecycle import Drain
-from seqtor.messages.runs import AbortRun, GetConflicts, GetRecord, GetRuns, GetStats, RetryDue, RunsEnded
+from seqtor.messages.runs import AbortRun, GetConflicts, GetRecord, GetRuns, GetStats, RunsEnded
 from seqtor.messages.stores import ApplyCommits
 from seqtor.settings import Settings
 
 __all__ = ["CommitPath"]
 
 # Somebody waits for the answer, or nothing else says it. All else was decided by the older epoch, or is in the ledger.
-KEPT = (AbortRun, AwaitDurable, Drain, EffectsEnded, GetConflicts, GetRecord, GetRuns, GetStats, RetryDue, RunsDurable)
+KEPT = (AbortRun, AwaitDurable, Drain, EffectsEnded, GetConflicts, GetRecord, GetRuns, GetStats, RunsDurable)
 
 
 class CommitPath:
@@ -103,10 +103,11 @@ class CommitPath:
         )
         self.wire()
 
-    def rebuild(self, accepted: int) -> None:
+    def rebuild(self, accepted: int, delayed: int) -> None:
         """Start the three anew from the ledger, in a new epoch; all of them are suspended.
 
-        `accepted` is how many triggers the edge has taken; the caller keeps it from taking more meanwhile.
+        `accepted` is how many triggers the edge has taken to be queued at once, `delayed` how many others; the caller keeps
+        it from taking more meanwhile.
         """
         ledger = self.ledger
         self._abandon_attempts()
@@ -120,7 +121,9 @@ class CommitPath:
         through = ledger.told.through
         left = list(self._intake.open)
         in_flight = sorted((each for each in left if each.seq is not None and each.seq > through), key=_seq)
-        waiting = [each for each in left if each.seq is None and each not in ledger.retries]
+        room = ledger.waiting_room
+        waiting = room.hold_back([each for each in left if each.seq is None and each not in room])
+        room.count_left(delayed)
         for seq, submission in enumerate(in_flight, through + 1):
             require(submission.seq == seq, "seqs are given without gaps", seq=submission.seq, expected=seq)
         committer = self._open_epoch()
@@ -196,7 +199,7 @@ class CommitPath:
         coordinator.may_run = self._may_run
         if self.effects is not None:
             coordinator.effects = self.effects
-        self.context.parent = self.ledger.retries.coordinator = self.coordinator_ref.actor_inbox
+        self.context.parent = self.ledger.waiting_room.coordinator = self.coordinator_ref.actor_inbox
         self.context.journal = self.journal
 
     def _abandon_attempts(self) -> None:

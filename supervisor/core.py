@@ -32,14 +32,15 @@ from seqtor.actors.journal.upcasts import Upcasts
 from seqtor.actors.ledger import Ledger
 from seqtor.actors.mailbox import Mailbox
 from seqtor.actors.mailbox import answer as answer_once
+from seqtor.actors.not_before import NotBefore
 from seqtor.actors.outbox import Outbox, Prepare
 from seqtor.actors.publications import Publication
 from seqtor.actors.resources import ResourceRef, Resources
-from seqtor.actors.retrying import WaitingRetries
 from seqtor.actors.sequencer import Sequencer
 from seqtor.actors.stores.cell import StoreCell
 from seqtor.actors.stores.contract import StoreRef
 from seqtor.actors.submissions import Intake, Origin, Submission
+from seqtor.actors.waiting_room import WaitingRoom
 from seqtor.commit_path import CommitPath
 from seqtor.effects import RunningEffects
 from seqtor.endings import Life, LifeEnd
@@ -67,6 +68,7 @@ from seqtor.messages.runs import (
     RunsEnded,
     State,
     Stats,
+    TriggersDelayed,
 )
 from seqtor.messages.stores import ApplyCommits, ValidateCommit
 from seqtor.messages.triggers import Trigger
@@ -133,7 +135,9 @@ class RunningSystem:
         self._stopping = False
         self._broken: str | None = None
         self.end = LifeEnd(dispatchers.driver)
-        self._accepted = 0
+        self._arrivals = 0
+        self._accepted = 0  # Of these, how many were queued at once, and how many are to wait for their time.
+        self._delayed = 0
         self._last_event_time = 0.0
         self.intake: Intake
         self.history: HeldRuns | KeptHistory
@@ -199,7 +203,7 @@ class RunningSystem:
             raise
         now = 0.0 if recovery is None else recovery.now
         self._ledger = ledger = Ledger(Publication(0, through, states, {}), epoch, now)
-        ledger.retries = WaitingRetries(dispatchers.clock, dispatchers.timers, self.intake)
+        ledger.waiting_room = WaitingRoom(dispatchers.clock, dispatchers.timers, self.intake)
         ledger.dead_letters = DeadLetters(open_runs.dead_runs, open_runs.resubmitted)
         self._path = path = CommitPath(
             dispatchers, settings, stores, ledger, self.intake, tuple(ref.actor_inbox for ref in self._cell_refs), root,
@@ -236,8 +240,9 @@ class RunningSystem:
         self._started_at = dispatchers.clock.monotonic()
         self._accepting = True
         left = tuple(open_runs.submissions.values())
-        ledger.retries.resume(left)
-        waiting = tuple([each for each in self.bind_released(left) if each not in ledger.retries])
+        waiting = ledger.waiting_room.hold_back(self.bind_released(left))
+        self._delayed = ledger.waiting_room.from_edge
+        ledger.waiting_room.count_left(self._delayed)
         if waiting:
             self._inbox.put(AcceptTriggers(submissions=waiting, bypasses=True))
         self._effects.resume()
@@ -249,7 +254,7 @@ class RunningSystem:
 
         def rebuild(_: ActorCrashed) -> None:
             with self._lock:  # The edge takes no trigger meanwhile.
-                path.rebuild(self._accepted)
+                path.rebuild(self._accepted, self._delayed)
             self._drain_again()
 
         policy = Restart(self._settings.restart_intensity, self._settings.restart_period)
@@ -337,7 +342,7 @@ class RunningSystem:
     def _drain(self, grace_s: float) -> None:
         self._drained = drained = ReplyFuture()
         drained.driver = self._dispatchers.driver
-        self._ledger.retries.stop_at = self._dispatchers.clock.time() + grace_s
+        self._ledger.waiting_room.stop_at = self._dispatchers.clock.time() + grace_s
         if self._broken is None:
             self._drain_again()
             try:
@@ -353,7 +358,7 @@ class RunningSystem:
 
     def _stop_everything(self) -> None:
         self._effects.hold()
-        self._ledger.retries.close(journaled=not self.in_memory)
+        self._ledger.waiting_room.close(journaled=not self.in_memory)
         # Each after who tells it at its stop what has been decided: the committer the journal, the journal the coordinator,
         # the coordinator the effects.
         self._stop_actors([self._path.sequencer_ref, self._path.committer_ref])
@@ -424,44 +429,60 @@ class RunningSystem:
         triggers: list[tuple[Trigger[Any], Handler, int, float | None]],
         key: str | None = None,
         resubmits: str | None = None,
+        not_before: NotBefore | None = None,
     ) -> list[Submission[Any]]:
         """Accept triggers in order: all of them, or none (`Overloaded`, `NotRunning`)."""
         clock = self._dispatchers.clock
         with self._lock:
             if not self._accepting:
                 raise NotRunning(self._why_not())
-            sequencer = self._path.sequencer
-            queued = self._accepted + sequencer.bypassed - sequencer.sequenced
-            if queued + len(triggers) > self._settings.max_queued:
-                raise self._overloaded(queued, len(triggers))
             now = clock.time()
+            due = None if not_before is None else not_before.due(now)
+            if due is not None:
+                self._require_room_to_wait(len(triggers))
+            else:
+                sequencer = self._path.sequencer
+                queued = self._accepted + sequencer.bypassed - sequencer.sequenced
+                if queued + len(triggers) > self._settings.max_queued:
+                    raise self._overloaded(queued, len(triggers))
             # Without an event time of its own a trigger's event is its submission: first in, first out.
             event_time = self._last_event_time = max(self._last_event_time, now)
-            arrival = self._accepted
+            if due is not None:
+                event_time = due  # Else it would go before all that was submitted while it waited.
+            arrival = self._arrivals
             intake = self.intake
             submissions = []
-            origin = None if key is None and resubmits is None else Origin(key=key, resubmits=resubmits)
+            plain = key is None and resubmits is None and due is None
+            origin = None if plain else Origin(key=key, resubmits=resubmits, due=due)
             for trigger, handler, priority, own_time in triggers:
                 arrival += 1
                 moment = event_time if own_time is None else own_time
                 submissions.append(Submission(intake, arrival, trigger, handler, priority, moment, now, origin))
-            self._accepted = arrival
+            self._arrivals = arrival
             accepted = tuple(submissions)
             self.intake.open.update(dict.fromkeys(accepted))
             if self.journal is not None:
                 self.journal.ref.actor_inbox.put(AppendIntake(submissions=accepted))
-            self._inbox.put(AcceptTriggers(submissions=accepted))
+            if due is None:
+                self._accepted += len(accepted)
+                self._inbox.put(AcceptTriggers(submissions=accepted))
+            else:
+                self._delayed += len(accepted)
+                self._path.coordinator_ref.actor_inbox.put(TriggersDelayed(submissions=accepted))
         return submissions
 
     def submit_once(
-        self, prepared: tuple[Trigger[Any], Handler, int, float | None], key: str | None
+        self,
+        prepared: tuple[Trigger[Any], Handler, int, float | None],
+        key: str | None,
+        not_before: NotBefore | None = None,
     ) -> Submission[Any]:
         """Accept a trigger under a key, or find the one that was. Raises KeyReused for another payload, too."""
         assert key is not None
         with self._lock:  # Reentrant: no other submission may bind the key between the look and the acceptance.
             bound = self._keys.find(key, prepared[0])
             if bound is None:
-                submission = self.submit([prepared], key)[0]
+                submission = self.submit([prepared], key, not_before=not_before)[0]
                 self._keys.bind(submission)
                 return submission
         return bound if isinstance(bound, Submission) else self._ended_under(bound, prepared)
@@ -530,6 +551,18 @@ class RunningSystem:
             f"taken: submit again in about {retry_after:.2f} s, or raise max_queued",
             retry_after,
         )
+
+    def _require_room_to_wait(self, more: int) -> None:
+        """Raise Overloaded if too many wait for their time. They may wait for long, so they do not count as queued."""
+        room, limit = self._ledger.waiting_room, self._settings.max_delayed
+        waiting = self._delayed - room.left
+        if waiting + more > limit:
+            retry_after = min(60.0, max(0.01, room.next_s))
+            raise Overloaded(
+                f"{waiting} triggers wait for their time and max_delayed is {limit}, so {more} more were not taken: submit "
+                f"again in {retry_after:.2f} s at the earliest, or raise max_delayed",
+                retry_after,
+            )
 
     def stats(self) -> Stats:
         """A consistent cut along the path of a run."""

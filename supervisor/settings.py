@@ -49,6 +49,9 @@ class Settings(FrozenModel):
     max_queued: int = Field(default=100_000, ge=1)
     """Accepted triggers that wait for a seq; more are refused with `Overloaded`."""
 
+    max_delayed: int = Field(default=100_000, ge=1)
+    """Accepted triggers that wait for their time (`delay=`, `at=`); more are refused with `Overloaded`."""
+
     max_in_flight: int = Field(default=10_000, ge=1)
     """Numbered runs of async handlers that have not ended."""
 
@@ -80,6 +83,7 @@ class Settings(FrozenModel):
             *,
             threads: int = ...,
             max_queued: int = ...,
+            max_delayed: int = ...,
             max_in_flight: int = ...,
             deadline: float | datetime.timedelta = ...,
             stop_grace: float | datetime.timedelta = ...,

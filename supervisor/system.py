@@ -37,6 +37,7 @@ from seqtor.actors.journal.contract import Backend
 from seqtor.actors.journal.history import History, history_of
 from seqtor.actors.journal.recovery import commit_record
 from seqtor.actors.journal.upcasts import Upcast, Upcasts
+from seqtor.actors.not_before import not_before
 from seqtor.actors.registering import registering, require_not_collecting
 from seqtor.actors.resources import ResourceRef
 from seqtor.actors.retries import Retry
@@ -375,36 +376,57 @@ class Supervisor:
     # Verbs -----------------------------------------------------------------------------------------------------------
 
     def submit(
-        self, trigger: Trigger[ResultT], *, priority: Priority | None = None, idempotency_key: str | None = None
+        self,
+        trigger: Trigger[ResultT],
+        *,
+        priority: Priority | None = None,
+        idempotency_key: str | None = None,
+        delay: float | datetime.timedelta | None = None,
+        at: datetime.datetime | None = None,
     ) -> Submission[ResultT]:
         """Hand a trigger in; thread-safe, never blocks.
 
         With a key it is exactly once: whoever submits the same trigger under the same key gets the first one's outcome,
-        across restarts too, and nothing runs again. Raises KeyReused for another payload under that key, UnknownTrigger,
-        TypeError for a payload that is mutable or cannot be serialised, `Overloaded` when the queue is full, NotRunning
-        before the start and after the stop, UseTransaction inside a handler.
+        across restarts too, and nothing runs again. With `delay` (seconds or a timedelta) or `at` (an aware datetime) it is
+        accepted now and does not run before; one that has passed is now. It waits outside of the queue, also across a
+        restart. Raises KeyReused for another payload under that key, UnknownTrigger, TypeError for a payload that is mutable
+        or cannot be serialised, TypeError or ValueError for a delay that cannot be meant, `Overloaded` when the queue is
+        full, NotRunning before the start and after the stop, UseTransaction inside a handler.
         """
         self._refuse_inside_handler("submit", UseTransaction, USE_TX_SUBMIT)
         running, prepared = self._require_running(), self._prepare(trigger, priority)
+        wait = None if delay is None and at is None else not_before(delay, at)
         if idempotency_key is None:
-            return running.submit([prepared])[0]
-        return running.submit_once(prepared, require_key(idempotency_key))
+            return running.submit([prepared], not_before=wait)[0]
+        return running.submit_once(prepared, require_key(idempotency_key), wait)
 
     def submit_many(
-        self, triggers: Iterable[Trigger[ResultT]], *, priority: Priority | None = None
+        self,
+        triggers: Iterable[Trigger[ResultT]],
+        *,
+        priority: Priority | None = None,
+        delay: float | datetime.timedelta | None = None,
+        at: datetime.datetime | None = None,
     ) -> list[Submission[ResultT]]:
-        """Hand a batch in, in order: all of them, or none if one is refused. Raises what `submit` raises."""
+        """Hand a batch in, in order: all of them, or none if one is refused. Options and errors are those of `submit`."""
         self._refuse_inside_handler("submit_many", UseTransaction, USE_TX_SUBMIT)
         if isinstance(triggers, Trigger):
             raise TypeError("submit_many() takes an iterable of triggers; hand a single one in with submit()")
-        return self._require_running().submit([self._prepare(trigger, priority) for trigger in triggers])
+        prepared = [self._prepare(trigger, priority) for trigger in triggers]
+        return self._require_running().submit(prepared, not_before=not_before(delay, at))
 
     def tell(
-        self, trigger: Trigger[Any], *, priority: Priority | None = None, idempotency_key: str | None = None
+        self,
+        trigger: Trigger[Any],
+        *,
+        priority: Priority | None = None,
+        idempotency_key: str | None = None,
+        delay: float | datetime.timedelta | None = None,
+        at: datetime.datetime | None = None,
     ) -> None:
-        """Hand a trigger in and forget it. Raises what `submit` raises."""
+        """Hand a trigger in and forget it. Options and errors are those of `submit`."""
         self._refuse_inside_handler("tell", UseTransaction, USE_TX_SUBMIT)
-        self.submit(trigger, priority=priority, idempotency_key=idempotency_key)
+        self.submit(trigger, priority=priority, idempotency_key=idempotency_key, delay=delay, at=at)
 
     def ask(
         self,

@@ -118,9 +118,9 @@ def accepted_text(submission: Submission[Any]) -> str:
 
 
 def _due_text(submission: Submission[Any]) -> str:
-    """Before when a retry is not to run; of interest until it runs."""
-    origin = submission.origin
-    return "" if origin is None or origin.retry is None else f',"due":{origin.retry.due!r}'
+    """Before when a retry or a delayed trigger is not to run; of interest until it runs."""
+    due = submission.due
+    return "" if due is None else f',"due":{due!r}'
 
 
 def _origin_text(submission: Submission[Any]) -> str:

@@ -17,8 +17,8 @@ from typing import Any
 from seqtor import Collection, Record, Retry, Supervisor, Transaction, Trigger
 from seqtor.actors.coordinator import Coordinator
 from seqtor.actors.journal.sqlite import SqliteBackend
-from seqtor.actors.retrying import WaitingRetries
-from seqtor.messages import RetryDue
+from seqtor.actors.waiting_room import WaitingRoom
+from seqtor.messages import WaitOver
 
 __all__ = ["DOORS", "KNOCKS", "MOMENTS", "make_system"]
 
@@ -85,8 +85,8 @@ class Killer:
 
 def arm(killer: Killer) -> None:
     """Put the killer where its moments are."""
-    append, wait = SqliteBackend.append, WaitingRetries.wait
-    due: Any = Coordinator._methods[RetryDue]
+    append, wait = SqliteBackend.append, WaitingRoom.wait
+    due: Any = Coordinator._methods[WaitOver]
 
     def appending(self: SqliteBackend, group: Any) -> None:
         retries = any('"state":"retrying"' in row.body for row in group.commits)
@@ -96,17 +96,17 @@ def arm(killer: Killer) -> None:
         if retries:
             killer("after a record that retries is on disk")
 
-    def waiting(self: WaitingRetries, submission: Any) -> None:
+    def waiting(self: WaitingRoom, submission: Any) -> None:
         wait(self, submission)
         killer("when a retry begins to wait")
 
-    def being_due(self: Coordinator, message: RetryDue) -> None:
+    def being_due(self: Coordinator, message: WaitOver) -> None:
         killer("when a retry is due")
         due(self, message)
 
     SqliteBackend.append = appending  # type: ignore[method-assign]
-    WaitingRetries.wait = waiting  # type: ignore[method-assign]
-    Coordinator._methods[RetryDue] = being_due
+    WaitingRoom.wait = waiting  # type: ignore[method-assign]
+    Coordinator._methods[WaitOver] = being_due
 
 
 def main(journal: Path, outside: Path, moment: str, count: int) -> None:

@@ -32,7 +32,7 @@ from seqtor.actors.committer import Committer
 from seqtor.actors.coordinator import Coordinator
 from seqtor.actors.journal import actor
 from seqtor.actors.journal.memory import MemoryBackend
-from seqtor.messages import AbortRun, CommitRecord, RetryDue
+from seqtor.messages import AbortRun, CommitRecord, WaitOver
 from tests.oracle import Outcome, PlainCollection, SerialOracle
 from tests.simulation.crashes import Crash, crashing
 
@@ -257,7 +257,7 @@ def test_an_actor_that_is_killed_at_any_line_while_a_retry_is_due_loses_nothing(
                 submission = system.submit(Take(account="a", amount=1))
                 desk.dispatchers.run_to_rest()
                 assert system.ask(Put(account="a", amount=5)) == 5
-                crashes.plan(Coordinator, ("actors/coordinator.py", "actors/retrying.py"), lines, RetryDue, Crash)
+                crashes.plan(Coordinator, ("actors/coordinator.py", "actors/waiting_room.py"), lines, WaitOver, Crash)
                 assert submission.result(60.0) == 4
                 records = list(system.commits(oldest_first=True))
                 assert [record.state for record in records] == [State.RETRYING, State.COMMITTED, State.COMMITTED]
