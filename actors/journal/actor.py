@@ -48,7 +48,9 @@ from seqtor.messages.runs import RunsEnded, State
 __all__ = ["INTAKE_DELAY_S", "Begun", "Journal"]
 
 INTAKE_DELAY_S = 0.002
-INTAKE_ROWS_MIN = 16
+INTAKE_ROWS = 16  # In a group without commits.
+INTAKE_ROWS_MIN = 4  # In one with commits: or, if that is more, one for so many of them.
+COMMITS_PER_INTAKE_ROW = 32
 CHECKPOINT_BYTES_MIN = 16 << 20
 TRIM_ROWS = 1000
 
@@ -228,14 +230,17 @@ class Journal(Actor):
         """Rows for the entries that were told, and for accepted triggers.
 
         Of these all, if somebody waits for them; else so many as do not hold up the commits, whose records make most of
-        the rows unnecessary.
+        the rows unnecessary: one of them costs as much as the record of a run.
         """
         rows: list[EntryRow] = []
         keys: list[KeyRow] = []
         position = self._position
-        count = len(self._intake) if self._intake_due else max(INTAKE_ROWS_MIN, commits // 8)
-        if not (self._intake_due or self._intake_waited or commits):
-            count = 0
+        if self._intake_due:
+            count = len(self._intake)
+        elif commits:
+            count = max(INTAKE_ROWS_MIN, commits // COMMITS_PER_INTAKE_ROW)
+        else:
+            count = INTAKE_ROWS if self._intake_waited else 0
         taken = list(itertools.islice(self._intake.values(), count))
         for submission in taken:
             position += 1
