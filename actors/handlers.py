@@ -16,6 +16,7 @@ from typing import Any
 
 from pydantic_core import PydanticSerializationError, to_json
 
+from seqtor.actors.footprints import FootprintOf
 from seqtor.actors.journal.encoding import model_json
 from seqtor.actors.retries import Retry
 from seqtor.messages.errors import RegistrationError, Rejected, UnknownTrigger
@@ -45,6 +46,7 @@ class Handler:
     __slots__ = (
         "comes_back",
         "deadline_s",
+        "footprint",
         "function",
         "has_event_time",
         "is_async",
@@ -66,8 +68,10 @@ class Handler:
         deadline_s: float,
         version: int = 1,
         retry: Retry | None = None,
+        footprint: FootprintOf | None = None,
     ) -> None:
         self.retry = retry
+        self.footprint = footprint
         self.trigger_type = trigger_type
         self.version = version
         self.function = function
@@ -161,6 +165,7 @@ def make_handler(
     deadline_s: float = 10.0,
     version: int = 1,
     retry: Retry | None = None,
+    footprint: FootprintOf | None = None,
 ) -> Handler:
     """Check and make a handler; raises RegistrationError that says what to change."""
     require_trigger_type(trigger_type)
@@ -194,7 +199,7 @@ def make_handler(
     _require_retry(retry, trigger_type)
     return Handler(
         trigger_type, function, priority=priority, deadline_s=deadline_s, version=version,
-        retry=None if retry is None or retry.max_runs == 1 else retry,
+        retry=None if retry is None or retry.max_runs == 1 else retry, footprint=footprint,
     )  # fmt: skip
 
 

@@ -8,7 +8,7 @@ of the three handles a message.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Container
 from typing import Any
 
 from loguru import logger
@@ -70,7 +70,8 @@ class CommitPath:
         self._retrying = Retrying(dispatchers.clock, dispatchers.entropy)
         self.journal: Mailbox | None = None
         self.tell_journal: Callable[[RunsEnded], object]
-        self.durable_through: Callable[[], int] = lambda: 0  # What the journal has told, or is about to tell.
+        # What the journal has told, or is about to tell: up to which seq, and how many records in all.
+        self.durable: Callable[[], tuple[int, int]] = lambda: (0, 0)
         self.effects: Mailbox | None = None
         self.board: Board
         self.order: CommitOrder
@@ -117,14 +118,15 @@ class CommitPath:
             ref.actor_inbox.drain(lambda message: isinstance(message, KEPT))
         if ledger.told.message is not None:
             self.tell_journal(ledger.told.message)  # Ignored if it has it: the crash may have come before it was told.
-        ledger.durable_through = max(ledger.durable_through, self.durable_through())
-        through = ledger.told.through
+        ledger.become_durable(*self.durable())
+        through, ahead = ledger.told.through, ledger.told.publication.ahead
         left = list(self._intake.open)
-        in_flight = sorted((each for each in left if each.seq is not None and each.seq > through), key=_seq)
+        in_flight = sorted((each for each in left if _is_in_flight(each, through, ahead)), key=_seq)
         room = ledger.waiting_room
         waiting = room.hold_back([each for each in left if each.seq is None and each not in room])
         room.count_left(delayed)
-        for seq, submission in enumerate(in_flight, through + 1):
+        given = range(through + 1, ledger.told.ended + len(in_flight) + 1)
+        for seq, submission in zip([seq for seq in given if seq not in ahead], in_flight, strict=True):
             require(submission.seq == seq, "seqs are given without gaps", seq=submission.seq, expected=seq)
         committer = self._open_epoch()
         self.committer_ref.restart(*committer, journaled=self._journaled)
@@ -157,8 +159,7 @@ class CommitPath:
         self.board = board = Board(told.publication, ledger.epoch, durable)
         horizon = self._settings.max_in_flight + 1024
         self.order = order = CommitOrder(
-            stores, told.publication.states, ledger.epoch, horizon, board.executing, told.through, told.store_seqs,
-            self._retrying,
+            stores, told.publication, ledger.epoch, horizon, board.executing, told.store_seqs, self._retrying
         )  # fmt: skip
         self._reads = AsyncReads(board.newest, dispatchers.loop.call)
         return (
@@ -207,6 +208,11 @@ class CommitPath:
         for transaction in list(self.board.executing.values()):
             transaction.abandon()
             self._dispatchers.loop.call(transaction.invalidate)
+
+
+def _is_in_flight(submission: Submission[Any], through: int, ahead: Container[int]) -> bool:
+    seq = submission.seq
+    return seq is not None and seq > through and seq not in ahead
 
 
 def _seq(submission: Submission[Any]) -> int:

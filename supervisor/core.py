@@ -122,6 +122,7 @@ class RunningSystem:
         self._settings = settings
         self._stores = stores
         self._handlers = handlers
+        self._declares = any(handler.footprint is not None for handler in handlers)
         self._prepare = prepare
         self._find_handler = find_handler
         self._upcasts = upcasts
@@ -224,7 +225,7 @@ class RunningSystem:
             self.history = journal.history
             inbox: Mailbox = journal.ref.actor_inbox
             path.journal, path.tell_journal = inbox, inbox.put
-            path.durable_through = lambda: journal.actor.durable_through
+            path.durable = lambda: (journal.actor.durable_through, journal.actor.durable_through)
         path.start(journaled=journal is not None)
         self._inbox = path.sequencer_ref.actor_inbox
         if journal is not None:
@@ -433,6 +434,10 @@ class RunningSystem:
     ) -> list[Submission[Any]]:
         """Accept triggers in order: all of them, or none (`Overloaded`, `NotRunning`)."""
         clock = self._dispatchers.clock
+        # Here, on the submitter's thread: what the program declares is its code.
+        declared = [
+            handler.footprint and handler.footprint(trigger) for trigger, handler, *_ in triggers if self._declares
+        ]
         with self._lock:
             if not self._accepting:
                 raise NotRunning(self._why_not())
@@ -458,6 +463,9 @@ class RunningSystem:
                 arrival += 1
                 moment = event_time if own_time is None else own_time
                 submissions.append(Submission(intake, arrival, trigger, handler, priority, moment, now, origin))
+            if self._declares:
+                for submission, footprint in zip(submissions, declared, strict=True):
+                    submission.footprint = footprint
             self._arrivals = arrival
             accepted = tuple(submissions)
             self.intake.open.update(dict.fromkeys(accepted))

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Generic, TypeVar
 
 from seqtor.actors.effects import EffectContext, EffectFunction, EffectFunctions, make_effect_function
+from seqtor.actors.footprints import Declare
 from seqtor.actors.handlers import Handlers, make_handler, require_trigger_type
 from seqtor.actors.registering import registering
 from seqtor.actors.resources import ResourceRef
@@ -73,11 +74,12 @@ class Bundle:
         deadline: float | datetime.timedelta | None = None,
         version: int = 1,
         retry: Retry | None = None,
+        writes: Declare | None = None,
     ) -> HandlerDecorator[TriggerT]:
         """Register the handler of a trigger type, as `Supervisor.on` does, with every system that includes the bundle."""
         with registering():
             require_trigger_type(trigger_type)
-        options = {"priority": priority, "deadline": deadline, "version": version, "retry": retry}
+        options = {"priority": priority, "deadline": deadline, "version": version, "retry": retry, "writes": writes}
 
         def register(function: Any) -> None:
             # Registered here too, so that a mistake fails where it is made and not at include().

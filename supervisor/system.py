@@ -22,6 +22,7 @@ from seqtor.actors.dead_letters import carry_out_again
 from seqtor.actors.dispatchers.contract import Dispatchers
 from seqtor.actors.dispatchers.threaded import ThreadedDispatchers
 from seqtor.actors.effects import EffectFunctions, make_effect_function
+from seqtor.actors.footprints import Declare, footprint_of
 from seqtor.actors.handlers import (
     Handler,
     Handlers,
@@ -162,6 +163,7 @@ class Supervisor:
         deadline: float | datetime.timedelta | None = None,
         version: int = 1,
         retry: Retry | None = None,
+        writes: Declare | None = None,
     ) -> HandlerDecorator[TriggerT]:
         """Register the function below as the handler of a trigger type; sync or async, called with (trigger, tx).
 
@@ -169,13 +171,21 @@ class Supervisor:
         with `DeadlineExceeded`. `version` is recorded with each run; `verify` skips records of another version, so count
         it up when the handler is to do something else than before. `retry` makes a new run, with a new seq, of one that
         raised an instance of `Retry.on`, or passed its deadline if `on` names `DeadlineExceeded` or a base of it (the
-        default does); never of one that was rejected. Without it nothing is retried. Raises RegistrationError for a wrong
-        signature, a second handler, a mutable payload, a policy that retries `Rejected`.
+        default does); never of one that was rejected. Without it nothing is retried.
+
+        `writes` declares all that the handler may write: a list of stores, or a function of the trigger that returns stores
+        and (store, key) pairs. Then later runs that touch nothing of it need not wait for this one, and it waits for the
+        earlier ones that may write the same before it executes, instead of executing twice. The function is called where
+        the trigger is handed in, and must say the same for the same trigger. A run that writes anything else ends as failed,
+        with `FootprintViolation`.
+
+        Raises RegistrationError for a wrong signature, a second handler, a mutable payload, a policy that retries
+        `Rejected`, a `writes` that names no stores of this system.
         """
         with registering():
             require_trigger_type(trigger_type)
         return HandlerDecorator(
-            lambda function: self._register(trigger_type, function, priority, deadline, version, retry)
+            lambda function: self._register(trigger_type, function, priority, deadline, version, retry, writes)
         )
 
     def effect(self, name: str, *, retry: Retry | None = None) -> EffectDecorator:
@@ -274,13 +284,16 @@ class Supervisor:
         deadline: float | datetime.timedelta | None,
         version: int,
         retry: Retry | None,
+        writes: Declare | None,
     ) -> None:
         with registering():
             self._require_not_started("on")
             deadline_s = deadline_seconds(deadline, self.settings.deadline)
+            footprint = footprint_of(trigger_type.__name__, writes, self._stores.refs)
             handler = make_handler(
-                trigger_type, function, priority=priority, deadline_s=deadline_s, version=version, retry=retry
-            )
+                trigger_type, function, priority=priority, deadline_s=deadline_s, version=version, retry=retry,
+                footprint=footprint,
+            )  # fmt: skip
             self._handlers.add(handler)
 
     def _require_not_started(self, verb: str) -> None:
