@@ -1,7 +1,16 @@
 """The protocol: every message class of seqtor. `catalogue` lists them all."""
 
 from seqtor.messages.catalogue import CATALOGUE
-from seqtor.messages.commits import AttemptCrashed, CommitJudged, CommitRun, EndedRun, JudgeCommit, Released
+from seqtor.messages.commits import (
+    AttemptCrashed,
+    CommitJudged,
+    CommitRun,
+    DeclareRuns,
+    EndedRun,
+    JudgeCommit,
+    Released,
+    RunsBegin,
+)
 from seqtor.messages.control import ServeRequest
 from seqtor.messages.effects import (
     CarryOut,
@@ -158,6 +167,7 @@ __all__ = [
     "DeadLetterRecord",
     "DeadRunRecord",
     "DeadlineExceeded",
+    "DeclareRuns",
     "Drain",
     "Drained",
     "DuplicateIntent",
@@ -218,6 +228,7 @@ __all__ = [
     "RunConflicted",
     "RunCrashed",
     "RunRecord",
+    "RunsBegin",
     "RunsDurable",
     "RunsEnded",
     "RunsSequenced",

@@ -161,6 +161,7 @@ class CommitPath:
         self.order = order = CommitOrder(
             stores, told.publication, ledger.epoch, horizon, board.executing, told.store_seqs, self._retrying
         )  # fmt: skip
+        order.in_order = self._journaled
         self._reads = AsyncReads(board.newest, dispatchers.loop.call)
         return (
             order, board, ledger, dispatchers.core, dispatchers.clock, dispatchers.timers, dispatchers.pool, stores,

@@ -100,6 +100,7 @@ class CommitOrder:
             for store, writes in told.ahead[seq]:
                 self._history.note(seq, store, [write.key for write in writes], self.next_seq)
         self._footprints = Footprints()
+        self.in_order = False  # Whether runs end in seq order whatever they declare.
         self._submissions: dict[int, Any] = {}  # Of the un-ended runs that have declared a footprint.
         self._blocked: dict[int, list[int]] = {}  # Un-ended seq -> intents that may not end before it.
         self._may_end: list[int] = []  # A heap of the seqs whose intents are to be looked at (again).
@@ -332,6 +333,8 @@ class CommitOrder:
                 continue  # It has ended, or executes again.
             accesses = slot.intent.accesses
             blocker = self._footprints.blocker(seq, accesses, self._by_key, self.next_seq, self.ahead)
+            if self.in_order:
+                blocker = seq - 1
             if blocker is None:
                 return slot
             slot.blocked_by = blocker
