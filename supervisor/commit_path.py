@@ -161,7 +161,7 @@ class CommitPath:
         self.order = order = CommitOrder(
             stores, told.publication, ledger.epoch, horizon, board.executing, told.store_seqs, self._retrying
         )  # fmt: skip
-        order.in_order = self._journaled
+        order.in_order = True  # Until the journals take records out of order.
         self._reads = AsyncReads(board.newest, dispatchers.loop.call)
         return (
             order, board, ledger, dispatchers.core, dispatchers.clock, dispatchers.timers, dispatchers.pool, stores,
