@@ -29,7 +29,16 @@ from seqtor.actors.journal.encoding import error_record, json_of, module_of, tex
 from seqtor.messages.models import field_values
 from seqtor.messages.records import RecordedCall, RecordedError
 
-__all__ = ["Call", "answered", "failed", "given_up", "identify", "is_coroutine_function", "value_of_call"]
+__all__ = [
+    "Call",
+    "CallElsewhere",
+    "answered",
+    "failed",
+    "given_up",
+    "identify",
+    "is_coroutine_function",
+    "value_of_call",
+]
 
 RECORD_DEPTH = 8  # What is around an answer in the records that hold it; a reader's depth is limited.
 
@@ -42,6 +51,12 @@ class Call(NamedTuple):
     keywords: Mapping[str, Any]
     name: str
     place: str
+
+
+class CallElsewhere(Call):
+    """A call that another process makes: its function has it made there, and returns what is to be recorded of it."""
+
+    __slots__ = ()
 
 
 def identify(function: Callable[..., Any], arguments: tuple[Any, ...], keywords: Mapping[str, Any]) -> Call:

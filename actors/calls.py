@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from pykka import ActorDeadError
 
-from seqtor.actors.answers import Call, answered, failed, given_up, value_of_call
+from seqtor.actors.answers import Call, CallElsewhere, answered, failed, given_up, value_of_call
 from seqtor.actors.futures import ReplyFuture
 from seqtor.actors.journal.decoding import error_of
 from seqtor.actors.mailbox import answer
@@ -261,10 +261,10 @@ class Calls:
 
     def _snapshot_durable(self, transaction: Transaction) -> list[ReplyFuture]:
         """What is asked about must be durable before it is asked."""
-        context, count = self._context, transaction.snapshot_count
-        if context.journal is None or count <= context.board.durable.count:
+        context, seq = self._context, transaction.snapshot_seq
+        if context.journal is None or seq <= context.board.durable.seq:
             return []
-        return [self._ask(context.parent, partial(AwaitDurable, count=count))]
+        return [self._ask(context.parent, partial(AwaitDurable, seq=seq))]
 
     def _start(self, transaction: Transaction) -> list[ReplyFuture]:
         """And so must the run with its inputs, which name a durable snapshot: only to be asked for when that is true."""
@@ -419,7 +419,8 @@ def _called(transaction: Transaction, call_id: str, call: Call, flight: Flight) 
     token = CALL_ID.set(call_id)
     transaction.enter_call()
     try:
-        return answered(call_id, call, call.function(*call.arguments, **call.keywords))
+        answer = call.function(*call.arguments, **call.keywords)
+        return answer if isinstance(call, CallElsewhere) else answered(call_id, call, answer)
     except Exception as error:
         flight.cause = _without_own_frame(error)
         return failed(call_id, call, error)
@@ -453,6 +454,8 @@ def _pass_on(transaction: Transaction, call_id: str, call: Call, flight: Flight 
 def _hand_out(transaction: Transaction, call: Call, kept: RecordedCall, flight: Flight | None) -> Any:
     """Give the handler the answer, or raise the exception; its cause, if this attempt is the one that made the call."""
     transaction.use(kept)  # Raises if the attempt is over.
+    if isinstance(call, CallElsewhere):
+        return kept
     if kept.error is None:
         return value_of_call(kept, call)
     error = error_of(kept.error)

@@ -16,16 +16,18 @@ from typing import Any, ClassVar
 from loguru import logger
 
 from seqtor.actors.base import Actor
+from seqtor.actors.handlers import IN_PROCESS, ON_LOOP, ON_POOL
 from seqtor.actors.invariants import InvariantBroken, require
 from seqtor.actors.journal.open_runs import DEAD_STATES
 from seqtor.actors.ledger import Counted, Ledger
 from seqtor.actors.mailbox import Mailbox, answer, answer_error
+from seqtor.actors.processes.run import ProcessRun
 from seqtor.actors.retrying import retry_id
 from seqtor.actors.runs import AsyncRun, Run, RunContext, SyncRun
 from seqtor.actors.submissions import Submission
-from seqtor.messages.commits import AttemptCrashed, DeclareRuns, EndedRun, RunsBegin
+from seqtor.messages.commits import AttemptCrashed, EndedRun
 from seqtor.messages.effects import CarryOut, EffectsEnded
-from seqtor.messages.errors import FootprintViolation, HandlerFailed, Rejected
+from seqtor.messages.errors import HandlerFailed, Rejected
 from seqtor.messages.journal import AwaitDurable, RunsDurable
 from seqtor.messages.lifecycle import ActorCrashed, Drain, Drained
 from seqtor.messages.runs import (
@@ -58,7 +60,7 @@ class Coordinator(Actor):
     """Spawns runs, keeps their records, answers their callers."""
 
     receives: ClassVar[tuple[type, ...]] = (
-        RunsSequenced, RunsBegin, RunsEnded, RunsDurable, EffectsEnded, AwaitDurable, ReplaceRun, ActorCrashed, GetStats,
+        RunsSequenced, RunsEnded, RunsDurable, EffectsEnded, AwaitDurable, ReplaceRun, ActorCrashed, GetStats,
         GetRecord, GetRuns, GetConflicts, Drain, TriggersDelayed, WaitOver, AbortRun,
     )  # fmt: skip
 
@@ -89,13 +91,12 @@ class Coordinator(Actor):
     def on_start(self) -> None:
         """Do what the core before this one had decided and not done."""
         self._ledger.wake()
-        self._context.board.become_durable(self._ledger.durable_count)
+        self._context.board.become_durable(self._ledger.durable_through)
         for message in tuple(self._ledger.unsettled):
             self._settle(message)
         self._durable()
         self._ledger.waiting_room.remind()
         in_flight, self._in_flight = self._in_flight, ()
-        self._declare(in_flight)
         for submission in in_flight:
             self._known[submission.seq] = submission  # type: ignore[index]
             if submission.run is None:
@@ -106,8 +107,7 @@ class Coordinator(Actor):
                 run.first_snapshot = None  # What it saw was taken back.
             reason = self._ledger.aborting.get(submission.seq)  # type: ignore[arg-type]
             if reason is None:
-                if submission.footprint is None:
-                    (self._context.loop if submission.handler.is_async else self._context.pool).ready(first)
+                run._dispatcher.ready(first)  # type: ignore[union-attr]
             else:
                 abort = AbortRun(seq=submission.seq, reason=reason, reply_to=None, submission=submission)  # type: ignore[arg-type]
                 self._context.committer.tell(abort)
@@ -116,36 +116,19 @@ class Coordinator(Actor):
 
     def on_runs_sequenced(self, message: RunsSequenced) -> None:
         known = self._known
-        begin_on_pool: list[Mailbox] = []
-        begin_on_loop: list[Mailbox] = []
-        self._declare(message.submissions)
+        begin: tuple[list[Mailbox], list[Mailbox], list[Mailbox]] = ([], [], [])  # By the place of their handlers.
         for seq, submission in enumerate(message.submissions, message.first_seq):
             if seq in known:
                 require(False, "every seq is given once", seq=seq)
             known[seq] = submission
             submission.sequenced_at = message.sequenced_at
-            first = self._spawn(submission)
-            if submission.footprint is None:
-                (begin_on_loop if submission.handler.is_async else begin_on_pool).append(first)
-        if begin_on_pool:
-            self._context.pool.ready_all(begin_on_pool)
-        if begin_on_loop:
-            self._context.loop.ready_all(begin_on_loop)
-
-    def _declare(self, submissions: Sequence[Submission[Any]]) -> None:
-        """Tell the committer of those with a footprint, before any of the others executes; it says when they may."""
-        declared = [submission for submission in submissions if submission.footprint is not None]
-        if declared:
-            self._context.committer.tell(DeclareRuns(submissions=tuple(declared)))
-
-    def on_runs_begin(self, message: RunsBegin) -> None:
-        """The lower runs have ended that may write what these have declared."""
-        for seq in message.seqs:
-            submission = self._known[seq]
-            if submission.run is not None and submission.run.attempt == 0:
-                (self._context.loop if submission.handler.is_async else self._context.pool).ready(
-                    submission.run.actor_inbox
-                )
+            begin[submission.handler.place].append(self._spawn(submission))
+        if begin[ON_POOL]:
+            self._context.pool.ready_all(begin[ON_POOL])
+        if begin[ON_LOOP]:
+            self._context.loop.ready_all(begin[ON_LOOP])
+        if begin[IN_PROCESS]:
+            (self._context.crew or self._context.pool).ready_all(begin[IN_PROCESS])
 
     def on_runs_ended(self, message: RunsEnded) -> None:
         unsettled = self._ledger.unsettled
@@ -162,7 +145,7 @@ class Coordinator(Actor):
         self._ended_through = counted.through
         if not self._answers_at_once:
             self._durable()  # The journal was told first, and may have been faster.
-        elif ledger.awaited or ledger.awaited_counts:
+        elif ledger.awaited:
             self._answer_awaited()
         known = self._known
         while len(known) > self._records_max and self._oldest <= self._ended_through:
@@ -214,8 +197,7 @@ class Coordinator(Actor):
         for state, count in counted.states.items():
             states[state] += count
         return Counted(
-            through=message.through,
-            ended=message.count,
+            through=message.runs[-1].seq,
             states=states,
             executions=counted.executions + executions,
             wasted=counted.wasted + wasted,
@@ -225,8 +207,9 @@ class Coordinator(Actor):
     def on_runs_durable(self, message: RunsDurable) -> None:
         """Answer and release what is on disk now."""
         ledger = self._ledger
-        ledger.become_durable(message.through, message.count)
-        self._context.board.become_durable(message.count)
+        if message.through > ledger.durable_through:
+            ledger.durable_through = message.through
+        self._context.board.become_durable(message.through)
         self.sequencer.tell(message)
         self._durable()
 
@@ -234,9 +217,8 @@ class Coordinator(Actor):
         """Answer and release what is durable and has been settled."""
         ledger = self._ledger
         undurable, to_wake = ledger.undurable, ledger.to_wake
-        behind = max(0, ledger.counted.ended - ledger.durable_count)  # The journal may be ahead of the settling.
         try:
-            while len(undurable) > behind:
+            while undurable and undurable[0].seq <= ledger.durable_through:
                 ended = undurable[0]
                 if ended.state is not State.COMMITTED:
                     self._note_failure(ended)
@@ -250,18 +232,18 @@ class Coordinator(Actor):
         self._drain_when_answered()
 
     def on_await_durable(self, message: AwaitDurable) -> None:
-        ledger = self._ledger
-        if self._gone is not None and (message.seq > ledger.durable_through or message.count > ledger.durable_count):
+        if self._gone is not None and message.seq > self._ledger.durable_through:
             answer_error(message.reply_to, self._gone())
             return
-        awaited, what = (ledger.awaited_counts, message.count) if message.count else (ledger.awaited, message.seq)
-        heapq.heappush(awaited, (what, next(ledger.asked), message.reply_to))
+        heapq.heappush(self._ledger.awaited, (message.seq, next(self._ledger.asked), message.reply_to))
         self._answer_awaited()
 
     def _answer_awaited(self) -> None:
-        ledger = self._ledger
-        _answer_through(ledger.awaited, self._answered_through)
-        _answer_through(ledger.awaited_counts, ledger.counted.ended if self._answers_at_once else ledger.durable_count)
+        awaited = self._ledger.awaited
+        through = self._answered_through
+        while awaited and awaited[0][0] <= through:
+            answer(awaited[0][2], None)
+            heapq.heappop(awaited)  # Last: after a crash before this it is answered once more, which changes nothing.
 
     def _release(self, ended: EndedRun) -> None:
         """Hand on what a commit released, now that it is durable."""
@@ -306,7 +288,7 @@ class Coordinator(Actor):
         # First of all: what the attempt still sends comes behind it, and is refused.
         self._context.committer.tell(dataclasses.replace(message, submission=submission))
         run.actor_inbox.close("was aborted")
-        self._context.pool.abandon(message.seq)
+        (self._context.crew if isinstance(run, ProcessRun) else self._context.pool).abandon(message.seq)  # type: ignore[union-attr]
         if isinstance(run, AsyncRun):
             self._context.loop.call(run.cancel)
 
@@ -328,8 +310,8 @@ class Coordinator(Actor):
         stuck = submission.run
         if stuck is None:
             return  # It has ended meanwhile.
-        run = self._spawn(submission, message.attempt)
-        (self._context.loop if submission.handler.is_async else self._context.pool).ready(run)
+        mailbox = self._spawn(submission, message.attempt)
+        submission.run._dispatcher.ready(mailbox)  # type: ignore[union-attr]
 
     def on_actor_crashed(self, message: ActorCrashed) -> None:
         """A run actor crashed (a defect of seqtor or of the machine): the committer decides what becomes of its run."""
@@ -385,10 +367,9 @@ class Coordinator(Actor):
                 self._ended_through = seq
         self._gone = make_error
         ledger = self._ledger
-        for awaited in (ledger.awaited, ledger.awaited_counts):
-            for _, _, reply_to in awaited:
-                answer_error(reply_to, make_error())
-            awaited.clear()
+        for _, _, reply_to in ledger.awaited:
+            answer_error(reply_to, make_error())
+        ledger.awaited.clear()
         for ended in ledger.undurable:  # Decided, but nobody knows whether it is on disk.
             ended.submission.settle(State.ABORTED, make_error)
             ended.submission.answer(to_wake)
@@ -398,7 +379,7 @@ class Coordinator(Actor):
             submission.answer(to_wake)
         counts = Counter(ledger.counted.states)
         counts[State.ABORTED] += aborted + len(unsequenced)
-        ledger.counted = ledger.counted._replace(states=counts, ended=ledger.counted.ended + aborted)
+        ledger.counted = ledger.counted._replace(states=counts)
         for wake in to_wake:
             wake()
 
@@ -417,8 +398,11 @@ class Coordinator(Actor):
 
     def _make(self, submission: Submission[Any]) -> Run:
         context = self._context
-        if submission.handler.is_async:
-            return AsyncRun(context, context.loop, submission)
+        if submission.handler.place:
+            if submission.handler.is_async:
+                return AsyncRun(context, context.loop, submission)
+            if context.crew is not None:  # On a simulated dispatcher there is one thread, and no other process.
+                return ProcessRun(context, context.crew, submission)
         return SyncRun(context, context.pool, submission)
 
     def _count_conflicts(self, submission: Submission[Any], ended: EndedRun) -> None:
@@ -475,7 +459,7 @@ class Coordinator(Actor):
         return tuple(found)
 
     def _stats(self, message: GetStats) -> Stats:
-        in_flight = max(0, message.current_seq - self._ledger.counted.ended)
+        in_flight = message.current_seq - min(self._ended_through, message.current_seq)
         counted = self._ledger.counted
         counts = {state: count for state, count in counted.states.items() if count}
         waiting_room = self._ledger.waiting_room
@@ -502,6 +486,7 @@ class Coordinator(Actor):
             delayed=waiting_room.delayed,
             threads_replaced=self._context.pool.replaced,
             threads_stuck=self._context.pool.stuck,
+            processes_replaced=0 if self._context.crew is None else self._context.crew.replaced,
         )
 
     def _record(
@@ -548,12 +533,6 @@ class Coordinator(Actor):
         )
 
 
-def _answer_through(awaited: list[tuple[int, int, Any]], through: int) -> None:
-    while awaited and awaited[0][0] <= through:
-        answer(awaited[0][2], None)
-        heapq.heappop(awaited)  # Last: after a crash before this it is answered once more, which changes nothing.
-
-
 def _text(error: BaseException) -> str:
     return str(error) if isinstance(error, Rejected) else f"{type(error).__name__}: {error}"
 
@@ -572,7 +551,7 @@ def _error_maker(submission: Submission[Any], ended: EndedRun) -> Any:
         raise InvariantBroken(f"a run that did not commit says why (seq={ended.seq}, state={ended.state})")
     if isinstance(error, Rejected):
         return error.copy
-    if ended.state is State.FAILED and not isinstance(error, FootprintViolation):
+    if ended.state is State.FAILED:
         name, seq, attempts = submission.handler.name, ended.seq, ended.attempts
         return lambda: HandlerFailed(name, seq, attempts, error)
     return lambda: type(error)(*error.args)

@@ -16,8 +16,8 @@ from typing import Any
 
 from pydantic_core import PydanticSerializationError, to_json
 
-from seqtor.actors.footprints import FootprintOf
 from seqtor.actors.journal.encoding import model_json
+from seqtor.actors.processes.importable import is_in_process
 from seqtor.actors.retries import Retry
 from seqtor.messages.errors import RegistrationError, Rejected, UnknownTrigger
 from seqtor.messages.fidelity import comes_back
@@ -25,6 +25,9 @@ from seqtor.messages.immutability import mutable_in_type, mutable_in_value, need
 from seqtor.messages.triggers import Priority, Trigger
 
 __all__ = [
+    "IN_PROCESS",
+    "ON_LOOP",
+    "ON_POOL",
     "Handler",
     "Handlers",
     "did_you_mean",
@@ -40,18 +43,21 @@ __all__ = [
 PLAIN = frozenset({int, str, float, bool, type(None), bytes})
 
 
+ON_POOL, ON_LOOP, IN_PROCESS = range(3)
+
+
 class Handler:
     """A trigger type, the function that does its work, and its options."""
 
     __slots__ = (
         "comes_back",
         "deadline_s",
-        "footprint",
         "function",
         "has_event_time",
         "is_async",
         "name",
         "number",
+        "place",
         "priority",
         "retry",
         "trigger_type",
@@ -68,10 +74,9 @@ class Handler:
         deadline_s: float,
         version: int = 1,
         retry: Retry | None = None,
-        footprint: FootprintOf | None = None,
+        executor: str = "thread",
     ) -> None:
         self.retry = retry
-        self.footprint = footprint
         self.trigger_type = trigger_type
         self.version = version
         self.function = function
@@ -81,6 +86,8 @@ class Handler:
             inspect.iscoroutinefunction(callee)
             for callee in (function, inspect.unwrap(function), getattr(function, "__call__", None))  # noqa: B004
         )
+        in_process = is_in_process(executor, function, trigger_type, is_async=self.is_async)
+        self.place = IN_PROCESS if in_process else ON_LOOP if self.is_async else ON_POOL
         chosen = priority if priority is not None else trigger_type.priority
         self.priority = int(Priority.NORMAL if chosen is None else chosen)
         self.deadline_s = deadline_s
@@ -165,7 +172,7 @@ def make_handler(
     deadline_s: float = 10.0,
     version: int = 1,
     retry: Retry | None = None,
-    footprint: FootprintOf | None = None,
+    executor: str = "thread",
 ) -> Handler:
     """Check and make a handler; raises RegistrationError that says what to change."""
     require_trigger_type(trigger_type)
@@ -199,7 +206,7 @@ def make_handler(
     _require_retry(retry, trigger_type)
     return Handler(
         trigger_type, function, priority=priority, deadline_s=deadline_s, version=version,
-        retry=None if retry is None or retry.max_runs == 1 else retry, footprint=footprint,
+        retry=None if retry is None or retry.max_runs == 1 else retry, executor=executor,
     )  # fmt: skip
 
 

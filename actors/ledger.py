@@ -37,20 +37,14 @@ class Told(NamedTuple):
 
     @property
     def through(self) -> int:
-        """Up to this seq all have ended for good."""
+        """The last seq that has ended for good."""
         return self.publication.seq
-
-    @property
-    def ended(self) -> int:
-        """How many have ended for good: those, and the ones that have overtaken."""
-        return self.publication.count
 
 
 class Counted(NamedTuple):
-    """What has been counted of the first `ended` runs to end; all of those through `through` are among them."""
+    """What has been counted of the runs through `through`."""
 
     through: int
-    ended: int
     states: Mapping[State, int] = {}
     executions: int = 0
     wasted: int = 0
@@ -61,9 +55,9 @@ class Ledger:
     """The books of one system, from the publication with which it starts."""
 
     __slots__ = (
-        "aborting", "asked", "awaited", "awaited_counts", "carried_through", "causes", "counted", "dead_letters",
-        "durable_count", "durable_through", "epoch", "hot_keys", "journal_restarts", "now", "open_effects", "pairs",
-        "released", "restarts", "resumed", "runs", "to_wake", "told", "undurable", "unsettled", "waiting_room",
+        "aborting", "asked", "awaited", "carried_through", "causes", "counted", "dead_letters", "durable_through", "epoch",
+        "hot_keys", "journal_restarts", "now", "open_effects", "pairs", "released", "restarts", "resumed", "runs",
+        "to_wake", "told", "undurable", "unsettled", "waiting_room",
     )  # fmt: skip
 
     def __init__(self, publication: Publication, epoch: int, now: float) -> None:
@@ -74,10 +68,9 @@ class Ledger:
         self.unsettled: deque[RunsEnded] = deque()  # Decided; the coordinator has yet to hear of it.
         self.undurable: deque[EndedRun] = deque()  # Settled; answered and released when they are durable.
         self.durable_through = through
-        self.durable_count = publication.count  # With those that have overtaken.
         self.runs: dict[int, Submission[Any]] = {}  # The newest runs by seq, for their records.
         self.causes: dict[int, tuple[str, ...]] = {}  # The runs that a commit submitted.
-        self.counted = Counted(through, publication.count)
+        self.counted = Counted(through)
         self.hot_keys: Counter[tuple[str, str]] = Counter()
         self.pairs: Counter[tuple[str, str]] = Counter()
         self.resumed: dict[str, Resumed] = {}  # By run id, what runs go on with that had made calls before the start.
@@ -86,7 +79,6 @@ class Ledger:
         self.carried_through = through  # The newest seq whose effects are, or were, open.
         self.asked = itertools.count()
         self.awaited: list[tuple[int, int, Any]] = []  # (seq, order of asking, future), the lowest seq first.
-        self.awaited_counts: list[tuple[int, int, Any]] = []  # The same by how many have to be durable.
         self.aborting: dict[int, str] = {}  # The un-ended runs that are to end as aborted, with the reasons.
         self.dead_letters: DeadLetters
         self.waiting_room: WaitingRoom
@@ -107,11 +99,6 @@ class Ledger:
         to_wake, self.to_wake = self.to_wake, []
         for wake in to_wake:
             wake()
-
-    def become_durable(self, through: int, count: int) -> None:
-        """Note how far everything is on disk. Twice, or late: the newest counts."""
-        self.durable_through = max(self.durable_through, through)
-        self.durable_count = max(self.durable_count, count)
 
     def settle(self, counted: Counted, *, durable: bool) -> None:
         """Note that the oldest message is settled: all its runs have an outcome, a record and a place in the counts."""

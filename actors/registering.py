@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 from seqtor.messages.errors import RegistrationError
 
-__all__ = ["Finding", "collected", "registering", "require_not_collecting"]
+__all__ = ["Finding", "collected", "registering", "require_not_collecting", "starts_refused"]
 
 
 class Finding(NamedTuple):
@@ -27,6 +27,19 @@ class Finding(NamedTuple):
 
 
 FINDINGS: contextvars.ContextVar[list[Finding] | None] = contextvars.ContextVar("seqtor_findings", default=None)
+
+
+STARTS_REFUSED: contextvars.ContextVar[bool] = contextvars.ContextVar("seqtor_starts_refused", default=False)
+
+
+@contextmanager
+def starts_refused() -> Iterator[None]:
+    """Refuse starts inside: a worker process imports the program, and must not become another one of it."""
+    token = STARTS_REFUSED.set(True)
+    try:
+        yield
+    finally:
+        STARTS_REFUSED.reset(token)
 
 
 @contextmanager
@@ -62,7 +75,7 @@ class registering:  # noqa: N801
 
 def require_not_collecting(what: str) -> None:
     """Raise RegistrationError for what must not happen while a program is only looked at."""
-    if FINDINGS.get() is not None:
+    if FINDINGS.get() is not None or STARTS_REFUSED.get():
         raise RegistrationError(
             f"{what} while the module is imported: put it into a function, or under if __name__ == '__main__':, so that "
             "`seqtor run`, `seqtor check` and worker processes can import the module"

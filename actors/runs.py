@@ -14,7 +14,7 @@ import asyncio
 import inspect
 import threading
 from collections.abc import Callable
-from typing import Any, ClassVar, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
 import pykka
 
@@ -23,7 +23,6 @@ from seqtor.actors.base import Actor, Ref
 from seqtor.actors.calls import Calls, ReplayedCalls, Resumed
 from seqtor.actors.clock import Clock
 from seqtor.actors.dispatchers.contract import AttemptDispatcher, Cancellable, LoopDispatcher, PoolDispatcher
-from seqtor.actors.footprints import violation
 from seqtor.actors.handlers import PLAIN, require_serialisable
 from seqtor.actors.mailbox import Mailbox
 from seqtor.actors.outbox import Outbox
@@ -37,6 +36,9 @@ from seqtor.messages.errors import DeadlineExceeded, Rejected, SeqtorError
 from seqtor.messages.runs import ExecuteRun, RunConflicted, State
 from seqtor.messages.stores import CommitIntent, StoreAccess
 
+if TYPE_CHECKING:
+    from seqtor.actors.processes.crew import Crew
+
 __all__ = ["AsyncRun", "Run", "RunContext", "SyncRun"]
 
 EXECUTE_FIRST = ExecuteRun(attempt=1)
@@ -46,7 +48,7 @@ ValueT = TypeVar("ValueT")
 class RunContext:
     """What all runs of one system share."""
 
-    __slots__ = ("async_reads", "board", "clock", "committer", "journal", "journal_restarts", "loop", "make_outbox",
+    __slots__ = ("async_reads", "board", "clock", "committer", "crew", "journal", "journal_restarts", "loop", "make_outbox",
                  "parent", "pool", "resources", "stores")  # fmt: skip
 
     def __init__(
@@ -68,6 +70,7 @@ class RunContext:
         self.clock = clock
         self.committer = committer
         self.parent: Mailbox | None = None
+        self.crew: Crew | None = None  # The worker processes; None if no handler executes in them.
         self.journal: Mailbox | None = None  # None in memory, where everything is durable at once.
         self.journal_restarts = 0
         self.pool = pool
@@ -204,13 +207,7 @@ class Run(Actor):
         if transaction.end(AttemptState.ENDED):
             if outcome is State.RUNNING:  # It was not abandoned itself: executed again, it would do the same for ever.
                 outcome, error = State.FAILED, SeqtorError("the handler used the transaction of another attempt")
-            accesses = transaction.seal()
-            footprint = self.submission.footprint
-            if footprint is not None and outcome is State.COMMITTED:
-                error = violation(footprint, accesses, self.context.stores, self.submission.handler.name)
-                if error is not None:
-                    outcome, result = State.FAILED, None
-            self._send(transaction, accesses, outcome, result, error, handler_s)
+            self._send(transaction, transaction.seal(), outcome, result, error, handler_s)
         elif transaction.state is AttemptState.ABANDONED:  # An expired attempt's intent was sent, a lost one has none.
             self._send(transaction, transaction.seal(), State.RUNNING, None, None, handler_s)
         transaction.forget()
@@ -242,7 +239,7 @@ class Run(Actor):
         intent = (
             self.actor_inbox, submission, self.seq, transaction.attempt, context.board.epoch,
             transaction._snapshot.seq, first_snapshot.seq, outcome, accesses, transaction.released,
-            result, error, handler_s, submission.handler.deadline_s, transaction._snapshot.ahead,
+            result, error, handler_s, submission.handler.deadline_s,
         )  # fmt: skip
         # Past the named tuple's own constructor: one for every attempt, at half the price.
         context.committer.put(tuple.__new__(CommitRun, intent))

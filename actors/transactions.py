@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from seqtor.actors.answers import identify, is_coroutine_function
 from seqtor.actors.calls import inside_a_call
 from seqtor.actors.not_before import not_before
-from seqtor.actors.publications import Publication, states_below
+from seqtor.actors.publications import Publication
 from seqtor.actors.stores.access import Access, ReadOnlyAccess
 from seqtor.actors.stores.contract import StoreRef
 from seqtor.messages.errors import RegistrationError, SeqtorError
@@ -86,9 +86,10 @@ class Transaction:
     """
 
     __slots__ = (
-        "_accesses", "_asked", "_below", "_generators", "_missed", "_outbox", "_owner", "_seen", "_snapshot", "_views",
-        "_watch", "attempt", "seq", "state",
+        "_accesses", "_asked", "_generators", "_missed", "_outbox", "_owner", "_seen", "_snapshot", "_views", "_watch",
+        "attempt", "seq", "state",
     )  # fmt: skip
+    is_remote = False  # Whether it stands in a worker process for an attempt of the system.
 
     def __init__(self, run: Run, attempt: int, snapshot: Publication) -> None:
         self._owner: Run | None = run
@@ -97,7 +98,6 @@ class Transaction:
         self.state = AttemptState.LIVE
         self._watch = run.async_reads
         self._snapshot = snapshot
-        self._below: Sequence[Any] | None = None  # The states of the snapshot below this seq, if it was overtaken.
         self._seen = snapshot
         self._missed: tuple[Mapping[int, Any], ...] = ()
         self._accesses: dict[int, Access[Any]] = {}
@@ -132,13 +132,9 @@ class Transaction:
         if before is not NotImplemented:
             return bool(before != store.spec.part(access.base, key))
         publication = self._first_snapshot
-        # What had overtaken then, `peek` does not show.
-        for seq, changes in publication.ahead.items():
-            if seq < self.seq and any(store.index == index and key in dict(writes) for index, writes in changes):
-                return True
         while publication is not self._snapshot and publication.next is not None:
             publication = publication.next
-            if any(key in writes.get(store.index, ()) for writes in publication.written_below(self.seq)):
+            if key in publication.writes.get(store.index, ()):
                 return True
         return False
 
@@ -370,13 +366,8 @@ class Transaction:
 
     @property
     def snapshot_seq(self) -> int:
-        """The seq after which this attempt reads, if nothing has overtaken."""
+        """The seq after which this attempt reads."""
         return self._snapshot.seq
-
-    @property
-    def snapshot_count(self) -> int:
-        """How many runs had ended in the snapshot that this attempt reads."""
-        return self._snapshot.count
 
     # The attempt's own life ----------------------------------------------------------------------------------------
 
@@ -492,7 +483,6 @@ class Transaction:
         """
         self._views = {}
         self._accesses = {}
-        self._below = None
         self._outbox = None
         self._asked = None
         self._owner = None
@@ -520,17 +510,8 @@ class Transaction:
         index = store.index
         access = self._accesses.get(index)
         if access is None:
-            snapshot = self._snapshot
-            states = snapshot.newest if not snapshot.ahead else self._states_below(snapshot)
-            access = self._accesses[index] = Access(self, index, states[index], store.spec.fold)
+            access = self._accesses[index] = Access(self, index, self._snapshot.states[index], store.spec.fold)
         return access
-
-    def _states_below(self, snapshot: Publication) -> Sequence[Any]:
-        """What this seq sees of a snapshot in which some have overtaken others, perhaps this one."""
-        if self._below is None:
-            stores = self._run.context.stores
-            self._below = states_below(snapshot.states, snapshot.ahead, snapshot.newest, self.seq, stores)
-        return self._below
 
     def _catch_up(self) -> None:
         """Look at what was published since the last look."""
@@ -549,10 +530,9 @@ class Transaction:
                 self._seen = seen
             else:
                 asked.seen = seen
-            for writes in seen.written_below(self.seq) if seen.overtakers else (seen.writes,):
-                if self.meets(writes):
-                    self._abandon()
-                self._missed = (*self._missed, writes)
+            if self.meets(seen.writes):
+                self._abandon()
+            self._missed = (*self._missed, seen.writes)
         if self.state is not AttemptState.LIVE:  # Ended by another thread, whose mark was just overwritten.
             self._seen = OVER
             self._refuse()

@@ -1,16 +1,7 @@
 """The protocol: every message class of seqtor. `catalogue` lists them all."""
 
 from seqtor.messages.catalogue import CATALOGUE
-from seqtor.messages.commits import (
-    AttemptCrashed,
-    CommitJudged,
-    CommitRun,
-    DeclareRuns,
-    EndedRun,
-    JudgeCommit,
-    Released,
-    RunsBegin,
-)
+from seqtor.messages.commits import AttemptCrashed, CommitJudged, CommitRun, EndedRun, JudgeCommit, Released
 from seqtor.messages.control import ServeRequest
 from seqtor.messages.effects import (
     CarryOut,
@@ -167,7 +158,6 @@ __all__ = [
     "DeadLetterRecord",
     "DeadRunRecord",
     "DeadlineExceeded",
-    "DeclareRuns",
     "Drain",
     "Drained",
     "DuplicateIntent",
@@ -228,7 +218,6 @@ __all__ = [
     "RunConflicted",
     "RunCrashed",
     "RunRecord",
-    "RunsBegin",
     "RunsDurable",
     "RunsEnded",
     "RunsSequenced",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from seqtor.messages.commits import AttemptCrashed, CommitJudged, CommitRun, DeclareRuns, JudgeCommit, RunsBegin
+from seqtor.messages.commits import AttemptCrashed, CommitJudged, CommitRun, JudgeCommit
 from seqtor.messages.control import ServeRequest
 from seqtor.messages.effects import (
     CarryOut,
@@ -73,8 +73,6 @@ CATALOGUE: tuple[type, ...] = (
     TriggersDelayed,
     WaitOver,
     RunsSequenced,
-    DeclareRuns,
-    RunsBegin,
     ExecuteRun,
     CommitRun,
     RunConflicted,

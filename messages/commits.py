@@ -5,15 +5,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
 from typing import Any, NamedTuple
 
 from seqtor.messages.message import message
 from seqtor.messages.runs import AttemptConflict, State
 from seqtor.messages.stores import StoreAccess, Write
 
-__all__ = ["AttemptCrashed", "CommitJudged", "CommitRun", "DeclareRuns", "EndedRun", "JudgeCommit", "Released",
-           "RunsBegin"]  # fmt: skip
+__all__ = ["AttemptCrashed", "CommitJudged", "CommitRun", "EndedRun", "JudgeCommit", "Released"]
 
 
 class Released(NamedTuple):
@@ -34,8 +32,7 @@ class CommitRun(NamedTuple):
 
     The intent of one finished attempt. `outcome` is how the attempt itself ended: `COMMITTED` wants to commit;
     `REJECTED`, `FAILED`, `DEADLINE` end the run if what was read still holds; `RUNNING` was abandoned because it does
-    not. `run` is the mailbox that is told to execute again; `released` is None if there is nothing but writes. The snapshot
-    has all that ended through `snapshot_seq`, and of what had overtaken then, `seen`, the seqs below this one.
+    not. `run` is the mailbox that is told to execute again; `released` is None if there is nothing but writes.
     Twice: refused, `DuplicateIntent` or `StaleAttempt`.
     """
 
@@ -53,29 +50,12 @@ class CommitRun(NamedTuple):
     error: BaseException | None
     handler_s: float
     deadline_s: float
-    seen: Container[int]
-
-
-@message
-class DeclareRuns:
-    """From: coordinator. To: committer. Answer: `RunsBegin` for each, when the lower runs that it meets have ended.
-
-    `submissions` have a seq and a footprint, in seq order; sent before any of them executes. Twice: the second is ignored.
-    """
-
-    submissions: tuple[Any, ...]
-
-
-@message
-class RunsBegin:
-    """From: committer. To: coordinator. Answer: none; the runs at these seqs execute for the first time. Twice: ignored."""
-
-    seqs: tuple[int, ...]
 
 
 @message
 class AttemptCrashed:
-    """From: the parent of a run actor that crashed. To: committer. Answer: the run executes again, or ends as failed.
+    """From: the parent of a run actor that crashed, or one whose worker process died. To: committer. Answer: the run
+    executes again, or ends as failed.
 
     Twice: refused, `StaleAttempt`.
     """

@@ -178,9 +178,9 @@ class StoreUnavailable(SeqtorError):
 
 
 class FootprintViolation(SeqtorError):
-    """A run wrote outside the footprint that its handler declared with `writes=`; nothing of it was written."""
+    """A run wrote or read outside the footprint that its handler declared."""
 
-    code = "footprint"
+    code = "footprint_violation"
 
 
 class KeyReused(SeqtorError):

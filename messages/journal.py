@@ -65,12 +65,11 @@ class AppendEntry:
 class AwaitDurable:
     """From: the edge, and runs before a call. To: coordinator. Answer: None, when all seqs through `seq` are durable.
 
-    Or, if that is given, when the first `count` runs to end are. Twice: answered twice.
+    Twice: answered twice.
     """
 
+    seq: int
     reply_to: Any
-    seq: int = 0
-    count: int = 0
 
 
 @message
@@ -147,12 +146,10 @@ class MakeCheckpoint:
 class RunsDurable:
     """From: journal, after the group is on disk; coordinator passes it on. To: coordinator, sequencer. Answer: none.
 
-    All seqs through `through` are durable, and with those that have overtaken `count` records in all, the first that were
-    told. Twice: the second is ignored.
+    All seqs through `through` are durable. Twice: the second is ignored.
     """
 
     through: int
-    count: int
 
 
 @message

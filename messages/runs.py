@@ -134,17 +134,12 @@ class ReplaceRun:
 class RunsEnded:
     """From: committer. To: journal (first), coordinator (records, answers) and sequencer (free slots).
 
-    `runs` are `EndedRun`s in append order; `ended_at` is POSIX seconds. With them `count` runs have ended, all of those up
-    to `through` and some above it, which have overtaken; `overtaken` are the submissions of the runs below those that have
-    not ended. (A journal that is restarted counts for itself.) Answer: none here; `RunsDurable` from the journal to the
-    coordinator. Twice: the second is ignored.
+    `runs` are `EndedRun`s in append order; `ended_at` is POSIX seconds. Answer: none here; `RunsDurable` from the journal
+    to the coordinator. Twice: the second is ignored.
     """
 
     runs: tuple[Any, ...]
     ended_at: float
-    through: int = 0
-    count: int = 0
-    overtaken: tuple[Any, ...] = ()
 
 
 @message
@@ -218,6 +213,7 @@ class Stats(NamedTuple):
     `effects_through`: all effects of the commits up to this seq have ended. `retries_waiting`: runs whose backoff is not
     over. `delayed`: triggers whose time has not come; they are not in `queued`. `threads_replaced`: threads that were given
     up because a handler did not leave them; `threads_stuck`: those of them that it has not left to this moment.
+    `processes_replaced`: worker processes that have died, or were killed because a handler did not leave them.
     """
 
     current_seq: int
@@ -236,6 +232,7 @@ class Stats(NamedTuple):
     delayed: int = 0
     threads_replaced: int = 0
     threads_stuck: int = 0
+    processes_replaced: int = 0
 
 
 class RunRecord(NamedTuple):

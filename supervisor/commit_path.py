@@ -8,7 +8,7 @@ of the three handles a message.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container
+from collections.abc import Callable
 from typing import Any
 
 from loguru import logger
@@ -21,6 +21,7 @@ from seqtor.actors.invariants import require
 from seqtor.actors.ledger import Ledger
 from seqtor.actors.mailbox import Mailbox
 from seqtor.actors.outbox import Outbox
+from seqtor.actors.processes.crew import Crew
 from seqtor.actors.publications import Board
 from seqtor.actors.resources import Resources
 from seqtor.actors.retrying import Retrying
@@ -70,9 +71,9 @@ class CommitPath:
         self._retrying = Retrying(dispatchers.clock, dispatchers.entropy)
         self.journal: Mailbox | None = None
         self.tell_journal: Callable[[RunsEnded], object]
-        # What the journal has told, or is about to tell: up to which seq, and how many records in all.
-        self.durable: Callable[[], tuple[int, int]] = lambda: (0, 0)
+        self.durable_through: Callable[[], int] = lambda: 0  # What the journal has told, or is about to tell.
         self.effects: Mailbox | None = None
+        self.crew: Crew | None = None
         self.board: Board
         self.order: CommitOrder
         self.sequencer_ref: Any = None
@@ -118,15 +119,14 @@ class CommitPath:
             ref.actor_inbox.drain(lambda message: isinstance(message, KEPT))
         if ledger.told.message is not None:
             self.tell_journal(ledger.told.message)  # Ignored if it has it: the crash may have come before it was told.
-        ledger.become_durable(*self.durable())
-        through, ahead = ledger.told.through, ledger.told.publication.ahead
+        ledger.durable_through = max(ledger.durable_through, self.durable_through())
+        through = ledger.told.through
         left = list(self._intake.open)
-        in_flight = sorted((each for each in left if _is_in_flight(each, through, ahead)), key=_seq)
+        in_flight = sorted((each for each in left if each.seq is not None and each.seq > through), key=_seq)
         room = ledger.waiting_room
         waiting = room.hold_back([each for each in left if each.seq is None and each not in room])
         room.count_left(delayed)
-        given = range(through + 1, ledger.told.ended + len(in_flight) + 1)
-        for seq, submission in zip([seq for seq in given if seq not in ahead], in_flight, strict=True):
+        for seq, submission in enumerate(in_flight, through + 1):
             require(submission.seq == seq, "seqs are given without gaps", seq=submission.seq, expected=seq)
         committer = self._open_epoch()
         self.committer_ref.restart(*committer, journaled=self._journaled)
@@ -159,9 +159,9 @@ class CommitPath:
         self.board = board = Board(told.publication, ledger.epoch, durable)
         horizon = self._settings.max_in_flight + 1024
         self.order = order = CommitOrder(
-            stores, told.publication, ledger.epoch, horizon, board.executing, told.store_seqs, self._retrying
+            stores, told.publication.states, ledger.epoch, horizon, board.executing, told.through, told.store_seqs,
+            self._retrying,
         )  # fmt: skip
-        order.in_order = True  # Until the journals take records out of order.
         self._reads = AsyncReads(board.newest, dispatchers.loop.call)
         return (
             order, board, ledger, dispatchers.core, dispatchers.clock, dispatchers.timers, dispatchers.pool, stores,
@@ -181,13 +181,14 @@ class CommitPath:
             make_outbox=self._make_outbox,
             resources=self._resources,
         )
+        context.crew = self.crew
         context.journal = self.journal
         context.journal_restarts = self.ledger.journal_restarts
         self.context = context
         return context
 
     def _window(self) -> Window:
-        return Window(self._dispatchers.threads, self._settings.max_in_flight)
+        return Window(self._dispatchers.threads, self._settings.max_in_flight, self._settings.processes)
 
     def wire(self) -> None:
         """Tell each of the three where the others are, and the actors around them."""
@@ -209,11 +210,6 @@ class CommitPath:
         for transaction in list(self.board.executing.values()):
             transaction.abandon()
             self._dispatchers.loop.call(transaction.invalidate)
-
-
-def _is_in_flight(submission: Submission[Any], through: int, ahead: Container[int]) -> bool:
-    seq = submission.seq
-    return seq is not None and seq > through and seq not in ahead
 
 
 def _seq(submission: Submission[Any]) -> int:

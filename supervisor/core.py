@@ -34,6 +34,8 @@ from seqtor.actors.mailbox import Mailbox
 from seqtor.actors.mailbox import answer as answer_once
 from seqtor.actors.not_before import NotBefore
 from seqtor.actors.outbox import Outbox, Prepare
+from seqtor.actors.processes.crew import Crew
+from seqtor.actors.processes.opening import open_crew
 from seqtor.actors.publications import Publication
 from seqtor.actors.resources import ResourceRef, Resources
 from seqtor.actors.sequencer import Sequencer
@@ -122,13 +124,13 @@ class RunningSystem:
         self._settings = settings
         self._stores = stores
         self._handlers = handlers
-        self._declares = any(handler.footprint is not None for handler in handlers)
         self._prepare = prepare
         self._find_handler = find_handler
         self._upcasts = upcasts
         self._backend = backend
         self._dispatchers = dispatchers
         self._effect_functions = effects
+        self._resource_refs = resources
         self._resources = Resources(resources, dispatchers.loop)
         self._lock = threading.RLock()
         self._at_rest = threading.Lock()  # For the coordinator's state once no dispatcher runs it any more.
@@ -144,9 +146,12 @@ class RunningSystem:
         self.history: HeldRuns | KeptHistory
         self.journal: Journaling | None = None
         self._drained: ReplyFuture | None = None
+        self._crew: Crew | None = None
         try:
             self._start()
         except BaseException:
+            if self._crew is not None:
+                self._crew.stop(1.0)
             dispatchers.stop(1.0)
             if backend is not None:
                 backend.close()
@@ -225,7 +230,10 @@ class RunningSystem:
             self.history = journal.history
             inbox: Mailbox = journal.ref.actor_inbox
             path.journal, path.tell_journal = inbox, inbox.put
-            path.durable = lambda: (journal.actor.durable_through, journal.actor.durable_through)
+            path.durable_through = lambda: journal.actor.durable_through
+        self._crew = path.crew = open_crew(
+            self._handlers, stores, self._resource_refs, dispatchers, settings.processes, self._name
+        )
         path.start(journaled=journal is not None)
         self._inbox = path.sequencer_ref.actor_inbox
         if journal is not None:
@@ -368,13 +376,14 @@ class RunningSystem:
             self._stop_actors([self.journal.checkpointer_ref, self.journal.ref])
         self._stop_actors([self._path.coordinator_ref])
         self._effects.stop(self._stop_actors)
+        stuck = [] if self._crew is None else self._crew.stop(1.0)
         unclosed = self._resources.close()
         if unclosed:
             logger.warning("{}: resources were not closed in time: {}", self._name, ", ".join(unclosed))
         for ref, cell in reversed([*zip(self._stores, self._cell_refs, strict=True)]):
             self._stop_actors([cell], ref.shutdown_s)
         self._stop_actors([self._root_ref])
-        stuck = self._dispatchers.stop(1.0)
+        stuck += self._dispatchers.stop(1.0)
         if stuck:
             logger.warning("{}: threads did not stop in time and are abandoned: {}", self._name, ", ".join(stuck))
         self._answer_left(
@@ -434,10 +443,6 @@ class RunningSystem:
     ) -> list[Submission[Any]]:
         """Accept triggers in order: all of them, or none (`Overloaded`, `NotRunning`)."""
         clock = self._dispatchers.clock
-        # Here, on the submitter's thread: what the program declares is its code.
-        declared = [
-            handler.footprint and handler.footprint(trigger) for trigger, handler, *_ in triggers if self._declares
-        ]
         with self._lock:
             if not self._accepting:
                 raise NotRunning(self._why_not())
@@ -463,9 +468,6 @@ class RunningSystem:
                 arrival += 1
                 moment = event_time if own_time is None else own_time
                 submissions.append(Submission(intake, arrival, trigger, handler, priority, moment, now, origin))
-            if self._declares:
-                for submission, footprint in zip(submissions, declared, strict=True):
-                    submission.footprint = footprint
             self._arrivals = arrival
             accepted = tuple(submissions)
             self.intake.open.update(dict.fromkeys(accepted))

@@ -12,7 +12,6 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Generic, TypeVar
 
 from seqtor.actors.effects import EffectContext, EffectFunction, EffectFunctions, make_effect_function
-from seqtor.actors.footprints import Declare
 from seqtor.actors.handlers import Handlers, make_handler, require_trigger_type
 from seqtor.actors.registering import registering
 from seqtor.actors.resources import ResourceRef
@@ -74,20 +73,23 @@ class Bundle:
         deadline: float | datetime.timedelta | None = None,
         version: int = 1,
         retry: Retry | None = None,
-        writes: Declare | None = None,
+        executor: str = "thread",
     ) -> HandlerDecorator[TriggerT]:
         """Register the handler of a trigger type, as `Supervisor.on` does, with every system that includes the bundle."""
         with registering():
             require_trigger_type(trigger_type)
-        options = {"priority": priority, "deadline": deadline, "version": version, "retry": retry, "writes": writes}
+        options = {
+            "priority": priority, "deadline": deadline, "version": version, "retry": retry, "executor": executor,
+        }  # fmt: skip
 
         def register(function: Any) -> None:
             # Registered here too, so that a mistake fails where it is made and not at include().
             with registering():
                 deadline_s = deadline_seconds(deadline, 1.0)
                 handler = make_handler(
-                    trigger_type, function, priority=priority, deadline_s=deadline_s, version=version, retry=retry
-                )
+                    trigger_type, function, priority=priority, deadline_s=deadline_s, version=version, retry=retry,
+                    executor=executor,
+                )  # fmt: skip
                 self._handlers.add(handler)
                 self.registrations.append((trigger_type, function, options))
 

@@ -40,6 +40,13 @@ def _as_seconds(value: Any) -> Any:
 Duration = Annotated[float, BeforeValidator(_as_seconds), Field(ge=0, allow_inf_nan=False)]
 
 
+def _processors() -> int:
+    """The processors that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 class Settings(FrozenModel):
     """The numbers of one system; durations are seconds or timedeltas."""
 
@@ -54,6 +61,9 @@ class Settings(FrozenModel):
 
     max_in_flight: int = Field(default=10_000, ge=1)
     """Numbered runs of async handlers that have not ended."""
+
+    processes: int = Field(default_factory=_processors, ge=1)
+    """Worker processes for handlers with `executor="process"`, at most; none without such handlers."""
 
     deadline: Duration = Field(default=10.0, gt=0)
     """Handler time of one attempt, for handlers without a `deadline=` of their own."""
@@ -85,6 +95,7 @@ class Settings(FrozenModel):
             max_queued: int = ...,
             max_delayed: int = ...,
             max_in_flight: int = ...,
+            processes: int = ...,
             deadline: float | datetime.timedelta = ...,
             stop_grace: float | datetime.timedelta = ...,
             records_max: int = ...,

@@ -22,7 +22,6 @@ from seqtor.actors.dead_letters import carry_out_again
 from seqtor.actors.dispatchers.contract import Dispatchers
 from seqtor.actors.dispatchers.threaded import ThreadedDispatchers
 from seqtor.actors.effects import EffectFunctions, make_effect_function
-from seqtor.actors.footprints import Declare, footprint_of
 from seqtor.actors.handlers import (
     Handler,
     Handlers,
@@ -39,6 +38,7 @@ from seqtor.actors.journal.history import History, history_of
 from seqtor.actors.journal.recovery import commit_record
 from seqtor.actors.journal.upcasts import Upcast, Upcasts
 from seqtor.actors.not_before import not_before
+from seqtor.actors.processes.opening import require_all_found
 from seqtor.actors.registering import registering, require_not_collecting
 from seqtor.actors.resources import ResourceRef
 from seqtor.actors.retries import Retry
@@ -163,7 +163,7 @@ class Supervisor:
         deadline: float | datetime.timedelta | None = None,
         version: int = 1,
         retry: Retry | None = None,
-        writes: Declare | None = None,
+        executor: str = "thread",
     ) -> HandlerDecorator[TriggerT]:
         """Register the function below as the handler of a trigger type; sync or async, called with (trigger, tx).
 
@@ -171,21 +171,14 @@ class Supervisor:
         with `DeadlineExceeded`. `version` is recorded with each run; `verify` skips records of another version, so count
         it up when the handler is to do something else than before. `retry` makes a new run, with a new seq, of one that
         raised an instance of `Retry.on`, or passed its deadline if `on` names `DeadlineExceeded` or a base of it (the
-        default does); never of one that was rejected. Without it nothing is retried.
-
-        `writes` declares all that the handler may write: a list of stores, or a function of the trigger that returns stores
-        and (store, key) pairs. Then later runs that touch nothing of it need not wait for this one, and it waits for the
-        earlier ones that may write the same before it executes, instead of executing twice. The function is called where
-        the trigger is handed in, and must say the same for the same trigger. A run that writes anything else ends as failed,
-        with `FootprintViolation`.
-
-        Raises RegistrationError for a wrong signature, a second handler, a mutable payload, a policy that retries
-        `Rejected`, a `writes` that names no stores of this system.
+        default does); never of one that was rejected. Without it nothing is retried. `executor="process"` executes a plain
+        function in a worker process, for what computes: it must be importable by its name. Raises RegistrationError for a
+        wrong signature, a second handler, a mutable payload, a policy that retries `Rejected`, an executor that cannot be.
         """
         with registering():
             require_trigger_type(trigger_type)
         return HandlerDecorator(
-            lambda function: self._register(trigger_type, function, priority, deadline, version, retry, writes)
+            lambda function: self._register(trigger_type, function, priority, deadline, version, retry, executor)
         )
 
     def effect(self, name: str, *, retry: Retry | None = None) -> EffectDecorator:
@@ -284,15 +277,14 @@ class Supervisor:
         deadline: float | datetime.timedelta | None,
         version: int,
         retry: Retry | None,
-        writes: Declare | None,
+        executor: str = "thread",
     ) -> None:
         with registering():
             self._require_not_started("on")
             deadline_s = deadline_seconds(deadline, self.settings.deadline)
-            footprint = footprint_of(trigger_type.__name__, writes, self._stores.refs)
             handler = make_handler(
                 trigger_type, function, priority=priority, deadline_s=deadline_s, version=version, retry=retry,
-                footprint=footprint,
+                executor=executor,
             )  # fmt: skip
             self._handlers.add(handler)
 
@@ -312,6 +304,7 @@ class Supervisor:
             raise NotRunning(f"{self.name!r} was stopped: a system lives once, make a new Supervisor")
         if self._running is not None:
             raise RegistrationError(f"{self.name!r} runs already")
+        require_all_found(self._handlers)
         dispatchers = self._make_dispatchers(self.settings)
         stores = tuple(self._stores.refs)
         backend = self._make_backend()
@@ -744,7 +737,11 @@ class Supervisor:
         transaction = current_transaction_or_none()
         if transaction is None or transaction.intake is None:
             return
-        if transaction.intake is self._replaying or (self._running and transaction.intake is self._running.intake):
+        if transaction.is_remote:  # In a worker process, where no system runs: any is the handler's own.
+            ours = self._running is None
+        else:
+            ours = self._running is not None and transaction.intake is self._running.intake
+        if ours or transaction.intake is self._replaying:
             raise error(
                 f"system.{verb}() inside the handler of {transaction.trigger_name} (seq {transaction.seq}): {instead}"
             )

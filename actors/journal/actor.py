@@ -136,7 +136,7 @@ class Journal(Actor):
             return
         self._found(self._begin_again())
         through = self._previous
-        self.coordinator.tell(RunsDurable(through=through, count=through))
+        self.coordinator.tell(RunsDurable(through=through))
         for message in self._told:
             runs = tuple([ended for ended in message.runs if ended.seq > through])
             if runs:
@@ -220,7 +220,7 @@ class Journal(Actor):
         self._bytes += size + sum(len(entry.body) for entry in entries)
         if commits:
             self.durable_through = previous
-            self.coordinator.tell(RunsDurable(through=previous, count=previous))
+            self.coordinator.tell(RunsDurable(through=previous))
         if self._bytes > max(CHECKPOINT_BYTES_MIN, self._last_checkpoint_bytes()) and not self._checkpoint_asked:
             self._checkpoint_asked = True
             if self.checkpointer is not None:

@@ -280,7 +280,7 @@ def module_of(named: Any) -> str:
     So what was kept by `python bank.py` is found again by a program that imports `bank`.
     """
     name = named.__name__ if isinstance(named, ModuleType) else getattr(named, "__module__", None) or "?"
-    if name != "__main__":
+    if name not in ("__main__", "__mp_main__"):  # The second is what worker processes call it.
         return str(name)
     main = sys.modules["__main__"]
     spec, file = getattr(main, "__spec__", None), getattr(main, "__file__", None)

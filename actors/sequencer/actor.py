@@ -51,9 +51,9 @@ class Sequencer(Actor):
         self._window = window
         self._ledger = ledger
         self._waiting = WaitingTriggers()
-        self._ended_count = ledger.told.ended
-        self._durable_count = ledger.durable_count if journaled else math.inf
-        self._seq = self._ended_count + len(in_flight)
+        self._ended_through = ledger.told.through
+        self._durable_through = ledger.durable_through if journaled else math.inf
+        self._seq = self._ended_through + len(in_flight)
         self._drains: list[Any] = []
         self.bypassed = 0  # Accepted past the edge (submitted by a commit, or before a restart). Read by the edge, too.
         self.sequenced = 0  # How many were given a seq. Read by the edge to bound the queue; only this actor writes it.
@@ -75,10 +75,10 @@ class Sequencer(Actor):
         leave = self._window.leave
         for ended in message.runs:
             leave(ended.seq, ended.handler_s)
-        self._ended_count = message.count
+        self._ended_through = message.runs[-1].seq
 
     def on_runs_durable(self, message: RunsDurable) -> None:
-        self._durable_count = message.count
+        self._durable_through = message.through
 
     def on_get_stats(self, message: GetStats) -> None:
         self.on_batch_end()  # What could be numbered is, before it is counted.
@@ -95,7 +95,7 @@ class Sequencer(Actor):
 
     def on_batch_end(self) -> None:
         waiting = self._waiting
-        if len(waiting) and self._ended_count - self._durable_count <= UNDURABLE_MAX:
+        if len(waiting) and self._ended_through - self._durable_through <= UNDURABLE_MAX:
             self._sequence(waiting)
         if self._drains and not len(waiting) and not len(self._window):
             for reply_to in self._drains:

@@ -2,7 +2,8 @@
 
 Owns the slots: a trigger gets its seq only when one is free, so that what arrives urgent does not stand behind a window
 of numbered work. Pure. For async handlers a fixed number; for sync ones as many as `HANDLER_TIME_S` of work hold, by
-the running estimate of each handler's time, but at least threads + 2 and at most `SYNC_MAX`.
+the running estimate of each handler's time, but at least threads + 2 and at most `SYNC_MAX`. For those in worker processes
+two more than there are: the next runs wait there, and what arrives urgent does not wait for more than these.
 """
 
 from __future__ import annotations
@@ -20,8 +21,10 @@ SMOOTHING = 0.2
 class Window:
     """The slots of one system."""
 
-    def __init__(self, threads: int, async_max: int) -> None:
+    def __init__(self, threads: int, async_max: int, processes: int = 1) -> None:
         self._sync_min = threads + 2
+        self._process_max = processes + 2
+        self._process_count = 0
         self._async_max = async_max
         self._sync_count = 0
         self._async_count = 0
@@ -34,8 +37,8 @@ class Window:
 
     def has_room(self, handler: Handler) -> bool:
         """Whether a run of the handler may be numbered now."""
-        if handler.is_async:
-            return self._async_count < self._async_max
+        if handler.place:
+            return self._async_count < self._async_max if handler.is_async else self._process_count < self._process_max
         count = self._sync_count
         return count < self._sync_min or (self._sync_time_s < HANDLER_TIME_S and count < SYNC_MAX)
 
@@ -44,17 +47,22 @@ class Window:
         # A handler not seen yet is taken for a slow one: the window opens as it proves to be fast.
         estimate_s = self._estimates.get(handler, HANDLER_TIME_S)
         self._in_flight[seq] = (handler, estimate_s)
-        if handler.is_async:
-            self._async_count += 1
-        else:
+        if not handler.place:
             self._sync_count += 1
             self._sync_time_s += estimate_s
+        elif handler.is_async:
+            self._async_count += 1
+        else:
+            self._process_count += 1
 
     def leave(self, seq: int, handler_s: float) -> None:
         """Free the slot of a run that has ended and learn from its handler's time."""
         handler, estimate_s = self._in_flight.pop(seq)  # KeyError: only a run in flight ends.
-        if handler.is_async:
-            self._async_count -= 1
+        if handler.place:
+            if handler.is_async:
+                self._async_count -= 1
+            else:
+                self._process_count -= 1
             return
         self._sync_count -= 1
         self._sync_time_s = self._sync_time_s - estimate_s if self._sync_count else 0.0

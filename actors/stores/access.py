@@ -111,6 +111,15 @@ class Access(Generic[State]):
         """Whether the whole state was touched and no read named."""
         return self._touched and not self.keys and not self.ranges
 
+    def take_over(
+        self, keys: dict[str, int | None], ranges: tuple[tuple[str | None, str | None], ...], *, whole: bool,
+        writes: Sequence[Write],
+    ) -> None:  # fmt: skip
+        """Stand for what a view of the same snapshot has read and written in another process."""
+        self._reader.check()
+        self.keys, self.ranges, self._touched = keys, ranges, whole
+        self.writes = list(writes)
+
     def seal(self) -> StoreAccess:
         """What was read and written, for the intent."""
         whole = self._touched and not self.keys and not self.ranges

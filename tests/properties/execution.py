@@ -34,17 +34,7 @@ from seqtor.actors import SimulatedDispatchers
 from seqtor.actors.committer import CommitOrder
 from seqtor.messages import RunRecord, Stats
 from tests.oracle import error_key
-from tests.properties.language import (
-    KEYS,
-    Execution,
-    Steps,
-    Stores,
-    contents_of,
-    perform,
-    programs,
-    stores,
-    written_stores,
-)
+from tests.properties.language import Execution, Steps, Stores, contents_of, perform, programs, stores
 
 __all__ = ["Case", "cases", "examples", "run_simulated", "run_threaded"]
 
@@ -75,30 +65,14 @@ class AsyncProgram(Trigger[Any]):
     number: int
 
 
-class DeclaredProgram(Trigger[Any]):
-    """A program that runs on the pool and declares what it may write."""
-
-    number: int
-
-
-class AsyncDeclaredProgram(Trigger[Any]):
-    """The same on the loop."""
-
-    number: int
-
-
 @dataclasses.dataclass(frozen=True)
 class Submitted:
-    """One trigger: its program, its kind of handler, its priority, and how long others run before the next comes.
-
-    One that declares what it may write names no keys but `declares`.
-    """
+    """One trigger: its program, its kind of handler, its priority, and how long others run before the next comes."""
 
     steps: Steps
     is_async: bool
     priority: Priority
     gap: int
-    declares: tuple[str, ...] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,7 +91,6 @@ submitted = st.builds(
     is_async=st.booleans(),
     priority=st.sampled_from((Priority.NORMAL, Priority.NORMAL, Priority.NORMAL, Priority.LOW, Priority.URGENT)),
     gap=st.sampled_from((0, 0, 0, 0, 1, 5, 30)),
-    declares=st.none() | st.lists(st.sampled_from(KEYS), min_size=1, max_size=3, unique=True).map(tuple),
 )
 cases: st.SearchStrategy[Case] = st.builds(
     Case,
@@ -140,7 +113,7 @@ class Desk:
         @system.on(SyncProgram)
         def run_sync(trigger: SyncProgram, tx: Any) -> Any:
             self.note(tx)
-            run = Execution(tx, self.refs, self.keys(trigger))
+            run = Execution(tx, self.refs)
             for ticks in perform(self.steps(trigger), run):
                 pause(ticks)
             return run.result
@@ -148,7 +121,7 @@ class Desk:
         @system.on(AsyncProgram)
         async def run_async(trigger: AsyncProgram, tx: Any) -> Any:
             self.note(tx)
-            run = Execution(tx, self.refs, self.keys(trigger))
+            run = Execution(tx, self.refs)
             pauses: Generator[int, None, bool] = perform(self.steps(trigger), run)
             interrupted: BaseException | None = None
             while True:
@@ -158,25 +131,8 @@ class Desk:
                     return run.result
                 interrupted = await rest(ticks * tick_s)
 
-        system.on(DeclaredProgram, writes=self.footprint)(run_sync)
-        system.on(AsyncDeclaredProgram, writes=self.footprint)(run_async)
-        self.handlers: dict[type, Any] = {
-            SyncProgram: run_sync,
-            AsyncProgram: run_async,
-            DeclaredProgram: run_sync,
-            AsyncDeclaredProgram: run_async,
-        }
+        self.handlers: dict[type, Any] = {SyncProgram: run_sync, AsyncProgram: run_async}
         self.oracle_handler = self._serially
-
-    def footprint(self, trigger: Any) -> list[Any]:
-        """What a program may write."""
-        declared: list[Any] = []
-        for store, by_key in written_stores(self.steps(trigger)).items():
-            declared += [(self.refs[store], key) for key in self.keys(trigger)] if by_key else [self.refs[store]]
-        return declared
-
-    def keys(self, trigger: Any) -> tuple[str, ...]:
-        return self.case.submitted[trigger.number].declares or KEYS
 
     def note(self, tx: Any) -> None:
         """Count executions by seq."""
@@ -187,11 +143,10 @@ class Desk:
 
     def triggers(self) -> Iterator[tuple[Trigger[Any], Submitted]]:
         for i, each in enumerate(self.case.submitted):
-            kinds = (SyncProgram, AsyncProgram) if each.declares is None else (DeclaredProgram, AsyncDeclaredProgram)
-            yield kinds[each.is_async](number=i), each
+            yield AsyncProgram(number=i) if each.is_async else SyncProgram(number=i), each
 
     def _serially(self, trigger: Any, tx: Any) -> Any:
-        run = Execution(tx, self.refs, self.keys(trigger))
+        run = Execution(tx, self.refs)
         for _ in perform(self.steps(trigger), run):
             pass
         return run.result
@@ -249,8 +204,8 @@ def horizon(seqs: int | None) -> Iterator[None]:
         yield
         return
 
-    def small(stores: Any, told: Any, epoch: int, horizon: int, *others: Any) -> CommitOrder:
-        return CommitOrder(stores, told, epoch, seqs, *others)
+    def small(stores: Any, states: Any, epoch: int, horizon: int, *others: Any) -> CommitOrder:
+        return CommitOrder(stores, states, epoch, seqs, *others)
 
     with mock.patch.object(seqtor.commit_path, "CommitOrder", small):
         yield
@@ -309,22 +264,15 @@ def check_publications(desk: Desk, publication: Any, oracle: Any, last_seq: int)
     refs = tuple(desk.refs.values())
     before = contents_of(Snapshot(publication.seq, publication.states, refs), desk.refs)
     assert before == oracle.initial
-    seq = index = count = 0
-    early: dict[str, set[str]] = {}  # What was announced before its turn.
+    seq = index = 0
     while publication.next is not None:
         publication = publication.next
         assert publication.index == index + 1, "the index of publications rises by one"
-        assert seq <= publication.seq <= last_seq, "seqs do not fall"
-        assert publication.count > count, "every publication makes more runs visible"
-        index, seq, count = publication.index, publication.seq, publication.count
+        assert seq < publication.seq <= last_seq, "every publication makes later seqs visible"
+        index, seq = publication.index, publication.seq
         after = contents_of(Snapshot(publication.seq, publication.states, refs), desk.refs)
         assert after == oracle.contents_after(seq), f"the state after seq {seq}"
-        for _, writes in publication.overtakers:
-            for store, keys in writes.items():
-                early.setdefault(refs[store].name, set()).update(keys)
-        announced = {name: set(keys) for name, keys in early.items()}
-        for store, keys in publication.writes.items():
-            announced.setdefault(refs[store].name, set()).update(keys)
+        announced = {refs[store].name: set(keys) for store, keys in publication.writes.items()}
         for name in desk.refs:
             changed = changed_keys(before[name], after[name])
             assert changed <= announced.get(name, set()), f"changed without notice in {name} at seq {seq}"

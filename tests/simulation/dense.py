@@ -31,7 +31,6 @@ PRIORITIES = (Priority.NORMAL,) * 6 + (Priority.URGENT, Priority.LOW)
 def dense_case(seed: int, triggers: int = 40) -> Case:
     """The case of an integer."""
     rng = random.Random(seed)
-    declaring = rng.choice((0, 0, 0.3, 0.7, 0.95, 1))
     hot = tuple(rng.sample(KEYS, rng.choice((1, 2, 3))))
     submitted = tuple(
         Submitted(
@@ -39,7 +38,6 @@ def dense_case(seed: int, triggers: int = 40) -> Case:
             is_async=rng.random() < 0.6,
             priority=rng.choice(PRIORITIES),
             gap=rng.choice((0, 0, 0, 0, 0, 0, 2, 20)),
-            declares=tuple(rng.sample(KEYS, rng.choice((1, 1, 2, 3)))) if rng.random() < declaring else None,
         )
         for _ in range(rng.randint(triggers // 2, triggers))
     )

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from seqtor.actors.handlers import IN_PROCESS, ON_LOOP, ON_POOL
 from seqtor.actors.sequencer.window import HANDLER_TIME_S, SYNC_MAX, Window
 
 THREADS = 4
@@ -19,6 +20,12 @@ class Kind:
     """As much of a handler as the window looks at."""
 
     is_async: bool = False
+    in_process: bool = False
+
+    @property
+    def place(self) -> int:
+        """Where it executes."""
+        return IN_PROCESS if self.in_process else ON_LOOP if self.is_async else ON_POOL
 
 
 def fill(window: Window, handler: Any, first_seq: int = 1) -> list[int]:
@@ -43,6 +50,17 @@ def known_window(handler_s: float, handler: Any) -> Window:
 def test_slow_handlers_get_two_more_than_there_are_threads() -> None:
     handler: Any = Kind()
     assert len(fill(known_window(1.0, handler), handler)) == THREADS + 2
+
+
+def test_worker_processes_get_two_more_than_there_are_however_fast_their_handlers_and_what_else_is_in_flight() -> None:
+    handler: Any = Kind(in_process=True)
+    window = Window(THREADS, async_max=10, processes=3)
+    assert len(fill(window, Kind())) == THREADS + 2  # type: ignore[arg-type]
+    seqs = fill(window, handler, first_seq=100)
+    assert len(seqs) == 5
+    for seq in seqs:
+        window.leave(seq, 0.0)
+    assert len(fill(window, handler, first_seq=200)) == 5
 
 
 def test_tiny_handlers_flow_in_batches_but_never_without_a_bound() -> None:
