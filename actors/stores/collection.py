@@ -73,7 +73,8 @@ def _resolve(
     if len(writes) > 1:
         writes = _one_per_key(kind, writes)
     effective: list[Write] = []
-    for key, op in writes:
+    for write in writes:
+        key, op = write
         old = entries.get(key)
         if op is DELETED:
             if old is not None:
@@ -87,9 +88,11 @@ def _resolve(
         elif old is new or kind.same(old, new):
             continue
         entries = entries.set(key, new)
-        effective.append(Write(key, new))
+        effective.append(write if op is new else Write(key, new))  # One object less that waits until it is durable.
     if not effective:
         return state, ()
+    if len(writes) == 1 and effective[0] is writes[0]:
+        return CollectionState(kind, entries, keys), writes  # As the attempt's own tuple, which waits anyway.
     return CollectionState(kind, entries, keys), effective
 
 
