@@ -17,7 +17,9 @@ from seqtor.actors.base import Actor
 from seqtor.actors.committer import Committer
 from seqtor.actors.coordinator import Coordinator
 from seqtor.actors.effects import Effects
+from seqtor.actors.journal import actor as journal_actor
 from seqtor.actors.journal.actor import Journal
+from seqtor.actors.journal.checkpoints import Checkpointer
 from seqtor.actors.journal.memory import MemoryBackend
 from seqtor.actors.sequencer import Sequencer
 from seqtor.actors.stores.cell import StoreCell
@@ -124,6 +126,46 @@ def test_an_actor_that_is_killed_at_any_line_loses_nothing_under_seeds_from(
         with monkeypatch.context() as patch:
             happened += play(seed, kind, journal and journal(), patch)
     assert happened >= SEEDS_PER_TEST // 4
+
+
+@pytest.mark.parametrize("first", range(0, 60, 15))
+def test_after_kills_of_the_checkpointer_a_journal_opens_with_what_there_was_under_seeds_from(
+    first: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At any line of a checkpoint: what was half made counts for nothing, and others are made."""
+    monkeypatch.setattr(journal_actor, "CHECKPOINT_BYTES_MIN", 2_000)  # Half a dozen for each world.
+    killed = made = 0
+    for seed in range(first, first + 15):
+        chance, backend = random.Random(seed), MemoryBackend()
+        system = make_system(backend, dispatchers=lambda _: SimulatedDispatchers(seed), settings=OFTEN)  # noqa: B023
+        with monkeypatch.context() as patch, crashing(patch) as crashes, system:
+            answers = []
+            for number in range(TRIGGERS):
+                if crashes.kind is None:
+                    error = chance.choice(
+                        [Crash, CrashBase, CrashBase]
+                    )  # The first is caught: that checkpoint is skipped.
+                    lines = int(chance.expovariate(1 / 40))
+                    crashes.plan(Checkpointer, ("actors/journal/checkpoints.py",), lines, None, error)
+                submission = system.submit(planned(0, number))
+                result = result_of(submission)
+                answers.append((submission.seq, result))
+            settle(system)
+            check(system, answers)
+            killed += system.tree()["checkpointer"].restarts
+            made += len(backend._checkpoints)
+            crashes.kind = None  # The last one, at the stop, is made by who stops.
+            expected = states_of(system)
+        system = make_system(backend, dispatchers=lambda _: SimulatedDispatchers(seed))  # noqa: B023
+        with system:
+            assert states_of(system) == expected
+    assert killed >= 15
+    assert made >= 30
+
+
+def states_of(system: Supervisor) -> dict[str, dict[str, Any]]:
+    snapshot = system.snapshot()
+    return {name: dict(snapshot[ref].items()) for name, ref in system.stores.items()}
 
 
 def at_rest(system: Supervisor) -> bool:
