@@ -63,6 +63,6 @@ class AsyncReads:
                 if transaction.snapshot_index < seen.index and transaction.meets(seen.writes):
                     hit[transaction] = None
             # In seq order: the order of a set of keys depends on the process's hash seed.
-            for transaction in sorted(hit, key=lambda transaction: transaction.seq):
+            for transaction in sorted(hit, key=lambda transaction: transaction.rank):
                 if transaction.snapshot_index < seen.index:
                     transaction.invalidate()

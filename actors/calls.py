@@ -35,11 +35,12 @@ from seqtor.messages.journal import AppendEntry, AwaitDurable
 from seqtor.messages.records import CallRecord, RecordedCall
 
 if TYPE_CHECKING:
+    from seqtor.actors.completion import CompletionTransaction
     from seqtor.actors.publications import Publication
     from seqtor.actors.runs import RunContext
     from seqtor.actors.transactions import Transaction
 
-__all__ = ["Calls", "ReplayedCalls", "Resumed", "current_call_id", "inside_a_call"]
+__all__ = ["AnsweredCalls", "Calls", "ReplayedCalls", "Resumed", "current_call_id", "inside_a_call"]
 
 TURN_S = 10.0  # How long a replayed answer waits for one that was handed out before it; only when replay diverges.
 GIVING_WAY = 100  # How many steps a replayed call that was given up leaves the handler to give it up again.
@@ -97,7 +98,7 @@ class Flight:
 class Calls:
     """The calls of one run, shared by its attempts. Thread-safe: an attempt that is over may still be in a call."""
 
-    __slots__ = ("_closed", "_context", "_flights", "_kept", "_lock", "_run_id", "_started")
+    __slots__ = ("_closed", "_context", "_flights", "_given_up", "_kept", "_lock", "_run_id", "_started")
 
     def __init__(self, context: RunContext, run_id: str, resumed: Resumed | None = None) -> None:
         self._context = context
@@ -106,6 +107,7 @@ class Calls:
         for call in () if resumed is None else resumed.calls:
             self._kept.setdefault(call.id, call)  # Of two entries the first counts.
         self._flights: dict[str, Flight] = {}
+        self._given_up: dict[str, RecordedCall] = {}
         self._lock = threading.Lock()
         # That the run and its inputs are durable, so that after a crash it asks the same, under the same ids.
         self._started: ReplyFuture | None = None
@@ -164,6 +166,10 @@ class Calls:
             if flight is not None:
                 flight.leave(transaction)
 
+    def find(self, call_id: str) -> RecordedCall | None:
+        """The recorded answer of a call, or that an attempt stopped waiting for it; None if there is neither."""
+        return self._kept.get(call_id) or self._given_up.get(call_id)
+
     def taken_over(self, context: RunContext) -> Calls:
         """These, for the next run actor of the same run; made anew if the journal crashed, which may have lost answers."""
         if not self._closed and self._context.journal_restarts == context.journal_restarts:
@@ -172,6 +178,7 @@ class Calls:
         self.close()
         anew = Calls(context, self._run_id)
         anew._kept = dict(self._kept)
+        anew._given_up = dict(self._given_up)
         return anew
 
     def close(self) -> None:
@@ -255,7 +262,8 @@ class Calls:
         flight = self._flights.get(call_id)
         if flight is not None and flight.task is not None:
             flight.task.cancel()
-        transaction.use(given_up(call_id, call))
+        self._given_up[call_id] = record = given_up(call_id, call)
+        transaction.use(record)
 
     # Waiting -----------------------------------------------------------------------------------------------------------
 
@@ -324,7 +332,7 @@ class Calls:
         self._closed = True
         transaction.lose()
         return OutcomeUnknown(
-            f"{call.name}, called at seq {transaction.seq}, has no recorded answer: the journal failed, or the system was "
+            f"{call.name}, called at {transaction.place}, has no recorded answer: the journal failed, or the system was "
             "stopped. Nothing of this run is written; after a restart it is executed again, and a call that was in flight "
             "is made once more, under the same id"
         )
@@ -338,6 +346,42 @@ class Calls:
         reply = ReplyFuture()
         reply.driver = self._context.pool.driver
         return reply
+
+
+class AnsweredCalls:
+    """The calls of a completion run that has its seq: the recorded answers, and nothing is called or waited for.
+
+    Another question ends the attempt (`CompletionTransaction.need`). Shares its answers with the attempts outside.
+    """
+
+    def __init__(self, calls: Calls) -> None:
+        self._calls = calls
+
+    def answer(self, transaction: CompletionTransaction, call_id: str, call: Call) -> Any:
+        """The recorded answer; else raises what ends the attempt."""
+        kept = self._calls.find(call_id)
+        if kept is None:
+            transaction.need(call.name)
+            raise AssertionError  # Not reached: `need` raises.
+        return _hand_out(transaction, call, kept, None)
+
+    async def answer_async(self, transaction: CompletionTransaction, call_id: str, call: Call) -> Any:
+        """As `answer`; of a call that the handler gave up before, it may do so again."""
+        kept = self._calls.find(call_id)
+        await asyncio.sleep(0)
+        if kept is not None and kept == given_up(call_id, call):
+            try:
+                for _ in range(GIVING_WAY):
+                    await asyncio.sleep(0)
+            except asyncio.CancelledError:
+                if transaction.is_live:
+                    transaction.use(kept)
+                raise
+        return self.answer(transaction, call_id, call)
+
+    def taken_over(self, context: RunContext) -> Calls:
+        """Those that they are the answers of, for the next run actor of the same run."""
+        return self._calls.taken_over(context)
 
 
 class ReplayedCalls:

@@ -16,7 +16,9 @@ from typing import Any, ClassVar
 from loguru import logger
 
 from seqtor.actors.base import Actor
-from seqtor.actors.handlers import IN_PROCESS, ON_LOOP, ON_POOL
+from seqtor.actors.completion import CompletionRun, make_completion_run
+from seqtor.actors.deferrals import go_on_after
+from seqtor.actors.handlers import IN_PROCESS, ON_LOOP, ON_POOL, OUTSIDE
 from seqtor.actors.invariants import InvariantBroken, require
 from seqtor.actors.journal.open_runs import DEAD_STATES
 from seqtor.actors.ledger import Counted, Ledger
@@ -25,9 +27,10 @@ from seqtor.actors.processes.run import ProcessRun
 from seqtor.actors.retrying import retry_id
 from seqtor.actors.runs import AsyncRun, Run, RunContext, SyncRun
 from seqtor.actors.submissions import Submission
-from seqtor.messages.commits import AttemptCrashed, EndedRun
+from seqtor.messages.commits import AttemptCrashed, CommitRun, EndedRun
+from seqtor.messages.completion import RunsBegun, RunSequenced, SequenceRun, WithdrawRun
 from seqtor.messages.effects import CarryOut, EffectsEnded
-from seqtor.messages.errors import HandlerFailed, Rejected
+from seqtor.messages.errors import HandlerFailed, Rejected, RunCrashed
 from seqtor.messages.journal import AwaitDurable, RunsDurable
 from seqtor.messages.lifecycle import ActorCrashed, Drain, Drained
 from seqtor.messages.runs import (
@@ -53,6 +56,7 @@ from seqtor.messages.runs import (
 
 __all__ = ["Coordinator"]
 
+CRASHES_MAX = 3
 LEVELS = {State.FAILED: "WARNING", State.DEADLINE: "WARNING", State.ABORTED: "WARNING", State.RETRYING: "INFO"}
 
 
@@ -60,8 +64,8 @@ class Coordinator(Actor):
     """Spawns runs, keeps their records, answers their callers."""
 
     receives: ClassVar[tuple[type, ...]] = (
-        RunsSequenced, RunsEnded, RunsDurable, EffectsEnded, AwaitDurable, ReplaceRun, ActorCrashed, GetStats,
-        GetRecord, GetRuns, GetConflicts, Drain, TriggersDelayed, WaitOver, AbortRun,
+        RunsSequenced, RunsBegun, RunSequenced, WithdrawRun, RunsEnded, RunsDurable, EffectsEnded, AwaitDurable,
+        ReplaceRun, ActorCrashed, GetStats, GetRecord, GetRuns, GetConflicts, Drain, TriggersDelayed, WaitOver, AbortRun,
     )  # fmt: skip
 
     def __init__(
@@ -82,6 +86,9 @@ class Coordinator(Actor):
         self._oldest = next(iter(ledger.runs), ledger.told.through + 1)
         self._ended_through = ledger.counted.through
         self._answers_at_once = answers_at_once
+        self._outside: dict[
+            Submission[Any], float
+        ] = {}  # Completion runs under way: since when each has its seq, or 0.
         self._drains: list[Any] = []
         self._gone: Callable[[], BaseException] | None = None  # Why nothing becomes durable any more.
         self.sequencer: Mailbox
@@ -93,7 +100,8 @@ class Coordinator(Actor):
         self._ledger.wake()
         self._context.board.become_durable(self._ledger.durable_through)
         for message in tuple(self._ledger.unsettled):
-            self._settle(message)
+            self._settle(message, restarting=True)
+        self._outside.clear()  # Those that were deferred are begun by the sequencer, with all others that have no seq.
         self._durable()
         self._ledger.waiting_room.remind()
         in_flight, self._in_flight = self._in_flight, ()
@@ -102,12 +110,13 @@ class Coordinator(Actor):
             if submission.run is None:
                 submission.sequenced_at = self._ledger.now
             first = self._spawn(submission)
+            if submission.handler.by_completion:
+                self._outside[submission] = self._context.clock.time()
             run: Run = submission.run  # type: ignore[assignment]
-            if run.first_snapshot is not None and run.first_snapshot.seq > self._ledger.told.through:
-                run.first_snapshot = None  # What it saw was taken back.
+            self._forget_taken_back(run)
             reason = self._ledger.aborting.get(submission.seq)  # type: ignore[arg-type]
             if reason is None:
-                run._dispatcher.ready(first)  # type: ignore[union-attr]
+                run._dispatcher.ready(first)
             else:
                 abort = AbortRun(seq=submission.seq, reason=reason, reply_to=None, submission=submission)  # type: ignore[arg-type]
                 self._context.committer.tell(abort)
@@ -130,13 +139,90 @@ class Coordinator(Actor):
         if begin[IN_PROCESS]:
             (self._context.crew or self._context.pool).ready_all(begin[IN_PROCESS])
 
+    def _forget_taken_back(self, run: Run) -> None:
+        if run.first_snapshot is not None and run.first_snapshot.seq > self._ledger.told.through:
+            run.first_snapshot = None  # What it saw was taken back.
+
+    # Completion runs -----------------------------------------------------------------------------------------------
+
+    def on_runs_begun(self, message: RunsBegun) -> None:
+        for submission in message.submissions:
+            if submission.run is None:
+                submission.sequenced_at = message.begun_at
+            self._execute_outside(submission)
+
+    def _execute_outside(self, submission: Submission[Any]) -> None:
+        """Have a run executed outside of the order, by an actor in place of the one that it may have."""
+        self._outside[submission] = 0.0
+        first = self._spawn(submission, outside=True)
+        run: Run = submission.run  # type: ignore[assignment]
+        self._forget_taken_back(run)
+        run._dispatcher.ready(first)
+
+    def on_run_sequenced(self, message: RunSequenced) -> None:
+        """A run that has finished outside has its seq."""
+        if message.seq in self._known:
+            require(False, "every seq is given once", seq=message.seq)
+        submission = message.submission
+        submission.take_over()
+        self._known[message.seq] = submission
+        self._outside[submission] = message.sequenced_at
+
+    def on_withdraw_run(self, message: WithdrawRun) -> None:
+        submission = message.submission
+        run: Any = submission.run
+        if self._outside.get(submission) != 0.0 or run is None:
+            return
+        del self._outside[submission]
+        submission.run = None
+        run.abandon()
+        run.close_calls()
+
+    def _defer(self, message: RunsEnded, *, restarting: bool) -> None:
+        """Let the runs go on whose seqs have ended as deferred; the seqs' records are of stand-ins. Twice: the same."""
+        for ended in message.runs:
+            if ended.state is State.DEFERRED:
+                submission = ended.released.deferred
+                self._known[ended.seq] = ended.submission
+                go_on_after(ended.submission, submission)
+                if not restarting:
+                    self._execute_outside(submission)
+            elif ended.submission in self._outside:
+                del self._outside[ended.submission]
+
+    def _crashed_outside(self, submission: Submission[Any], run: CompletionRun, error: BaseException) -> None:
+        """Execute again, or have the run end as failed: with a seq, as all runs."""
+        self._ledger.restarts += 1
+        run.crashes += 1
+        if run.crashes < CRASHES_MAX:
+            self._execute_outside(submission)
+            return
+        crash = RunCrashed(f"its run actor crashed {run.crashes} times, at last with {type(error).__name__}: {error}")
+        crash.__cause__ = error
+        newest = self._context.board.newest
+        seq = newest.seq
+        self.sequencer.tell(
+            SequenceRun(
+                intent=CommitRun(
+                    run=run.actor_inbox, submission=submission, seq=0, attempt=1, epoch=self._ledger.epoch,
+                    snapshot_seq=seq, first_snapshot_seq=seq if run.first_snapshot is None else run.first_snapshot.seq,
+                    outcome=State.FAILED, accesses=(), released=None, result=None, error=crash, handler_s=0.0,
+                    deadline_s=0.0,
+                )
+            )
+        )  # fmt: skip
+
+    # The end of runs -----------------------------------------------------------------------------------------------
+
     def on_runs_ended(self, message: RunsEnded) -> None:
         unsettled = self._ledger.unsettled
         if unsettled and unsettled[0] is message:  # Else it was settled at the restart.
             self._settle(message)
 
-    def _settle(self, message: RunsEnded) -> None:
+    def _settle(self, message: RunsEnded, *, restarting: bool = False) -> None:
         ledger = self._ledger
+        if self._outside or restarting:
+            self._defer(message, restarting=restarting)
         try:
             counted = self._end_all(message, ledger.to_wake)
         finally:  # A crash half-way must not leave those asleep whose runs have been answered.
@@ -288,6 +374,9 @@ class Coordinator(Actor):
         # First of all: what the attempt still sends comes behind it, and is refused.
         self._context.committer.tell(dataclasses.replace(message, submission=submission))
         run.actor_inbox.close("was aborted")
+        if isinstance(run, CompletionRun):
+            run.abandon()
+            return
         (self._context.crew if isinstance(run, ProcessRun) else self._context.pool).abandon(message.seq)  # type: ignore[union-attr]
         if isinstance(run, AsyncRun):
             self._context.loop.call(run.cancel)
@@ -322,6 +411,12 @@ class Coordinator(Actor):
                 self._context.committer.tell(
                     AttemptCrashed(submission=submission, seq=seq, attempt=attempt, error=message.error)
                 )
+                return
+        for submission in self._outside:
+            outside: Any = submission.run
+            if outside is not None and outside.is_outside and outside.actor_urn == message.urn:
+                self._crashed_outside(submission, outside, message.error)
+                return
 
     def on_drain(self, message: Drain) -> None:
         self._drains.append(message.reply_to)
@@ -365,6 +460,11 @@ class Coordinator(Actor):
                 submission.answer(to_wake)
                 aborted += 1
                 self._ended_through = seq
+        for submission in self._outside:
+            outside: Any = submission.run
+            if outside is not None:  # Without a seq, or under that of a deferral; who waits is answered by the intake.
+                submission.run = None
+                outside.close_calls()
         self._gone = make_error
         ledger = self._ledger
         for _, _, reply_to in ledger.awaited:
@@ -383,22 +483,30 @@ class Coordinator(Actor):
         for wake in to_wake:
             wake()
 
-    def _spawn(self, submission: Submission[Any], attempt: int = 1) -> Mailbox:
+    def _spawn(self, submission: Submission[Any], attempt: int = 1, *, outside: bool = False) -> Mailbox:
         """Make the run actor of a submission, or one in place of a stuck one; whoever calls schedules its mailbox."""
         stuck = submission.run
-        submission.take_over()
-        submission.run = run = self._make(submission)
+        if not outside:
+            submission.take_over()
+        run = self._make(submission, outside)
         if stuck is not None:
+            if isinstance(stuck, CompletionRun):
+                stuck.abandon()
             stuck.actor_inbox.close("was replaced")
             run.replace(stuck)
         elif submission.origin is not None and submission.origin.now is not None:
             submission.sequenced_at = submission.origin.now
             run.resume(self._ledger.resumed[submission.id])
+        submission.run = run  # Only now: a core that is restarted takes over what this one has.
+        self._ledger.resumed.pop(submission.id, None)  # It holds what was published since the start.
         return run.prepare(attempt)
 
-    def _make(self, submission: Submission[Any]) -> Run:
+    def _make(self, submission: Submission[Any], outside: bool) -> Run:
         context = self._context
-        if submission.handler.place:
+        place = submission.handler.place
+        if place:
+            if place == OUTSIDE:
+                return make_completion_run(context, submission, outside=outside)
             if submission.handler.is_async:
                 return AsyncRun(context, context.loop, submission)
             if context.crew is not None:  # On a simulated dispatcher there is one thread, and no other process.
@@ -465,8 +573,8 @@ class Coordinator(Actor):
         waiting_room = self._ledger.waiting_room
         if message.queued or waiting_room.delayed:
             counts[State.QUEUED] = message.queued + waiting_room.delayed
-        if in_flight:
-            counts[State.RUNNING] = in_flight
+        if in_flight + message.outside:
+            counts[State.RUNNING] = in_flight + message.outside
         head = self._known.get(self._ended_through + 1)
         durable_through = message.committed_through if self._answers_at_once else self._ledger.durable_through
         return Stats(
@@ -478,16 +586,25 @@ class Coordinator(Actor):
             queued=message.queued,
             in_flight=in_flight,
             pending_commits=message.pending_commits,
-            head_age=None if not in_flight or head is None else max(0.0, message.now - head.sequenced_at),
+            head_age=None if not in_flight or head is None else max(0.0, message.now - self._numbered_at(head)),
             state_counts=counts,
             conflicts=counted.conflicts + message.conflicts_in_flight,
             restarts=message.restarts,
             retries_waiting=waiting_room.retries,
             delayed=waiting_room.delayed,
-            threads_replaced=self._context.pool.replaced,
-            threads_stuck=self._context.pool.stuck,
+            threads_replaced=sum(place.replaced for place in self._places_of_threads),
+            threads_stuck=sum(place.stuck for place in self._places_of_threads),
             processes_replaced=0 if self._context.crew is None else self._context.crew.replaced,
+            outside=message.outside,
         )
+
+    @property
+    def _places_of_threads(self) -> tuple[Any, ...]:
+        context = self._context
+        return tuple(dict.fromkeys(place for place in (context.pool, context.outside) if place is not None))
+
+    def _numbered_at(self, submission: Submission[Any]) -> float:
+        return self._outside.get(submission) or submission.sequenced_at
 
     def _record(
         self, seq: int, conflicts: tuple[AttemptConflict, ...], blocked_by: int | None, submission: Submission[Any]

@@ -28,10 +28,12 @@ __all__ = [
     "IN_PROCESS",
     "ON_LOOP",
     "ON_POOL",
+    "OUTSIDE",
     "Handler",
     "Handlers",
     "did_you_mean",
     "event_time_of",
+    "is_by_completion",
     "make_handler",
     "require_kept",
     "require_payload",
@@ -40,16 +42,18 @@ __all__ = [
     "require_trigger_type",
 ]
 
+ARRIVAL, COMPLETION = "arrival", "completion"
 PLAIN = frozenset({int, str, float, bool, type(None), bytes})
 
 
-ON_POOL, ON_LOOP, IN_PROCESS = range(3)
+ON_POOL, ON_LOOP, IN_PROCESS, OUTSIDE = range(4)
 
 
 class Handler:
     """A trigger type, the function that does its work, and its options."""
 
     __slots__ = (
+        "by_completion",
         "comes_back",
         "deadline_s",
         "function",
@@ -75,8 +79,10 @@ class Handler:
         version: int = 1,
         retry: Retry | None = None,
         executor: str = "thread",
+        by_completion: bool = False,
     ) -> None:
         self.retry = retry
+        self.by_completion = by_completion  # Its runs get their seq when they have finished.
         self.trigger_type = trigger_type
         self.version = version
         self.function = function
@@ -88,6 +94,8 @@ class Handler:
         )
         in_process = is_in_process(executor, function, trigger_type, is_async=self.is_async)
         self.place = IN_PROCESS if in_process else ON_LOOP if self.is_async else ON_POOL
+        if by_completion:
+            self.place = OUTSIDE
         chosen = priority if priority is not None else trigger_type.priority
         self.priority = int(Priority.NORMAL if chosen is None else chosen)
         self.deadline_s = deadline_s
@@ -173,6 +181,7 @@ def make_handler(
     version: int = 1,
     retry: Retry | None = None,
     executor: str = "thread",
+    sequence: str = ARRIVAL,
 ) -> Handler:
     """Check and make a handler; raises RegistrationError that says what to change."""
     require_trigger_type(trigger_type)
@@ -204,10 +213,27 @@ def make_handler(
             f"version of the handler of {trigger_type.__name__} must be an int from 1, got {version!r}"
         )
     _require_retry(retry, trigger_type)
+    by_completion = is_by_completion(sequence, trigger_type)
+    if by_completion and executor == "process":
+        raise RegistrationError(
+            f'the handler of {trigger_type.__name__} has sequence="completion" and executor="process", which do not go '
+            "together: an agent waits most of the time; let it call what computes, in a process of its own, with tx.call"
+        )
     return Handler(
         trigger_type, function, priority=priority, deadline_s=deadline_s, version=version,
-        retry=None if retry is None or retry.max_runs == 1 else retry, executor=executor,
+        retry=None if retry is None or retry.max_runs == 1 else retry, executor=executor, by_completion=by_completion,
     )  # fmt: skip
+
+
+def is_by_completion(sequence: Any, trigger_type: Any) -> bool:
+    """Whether runs get their seq when their work is done; raises RegistrationError for what is no way to get one."""
+    if sequence not in (ARRIVAL, COMPLETION):
+        name = getattr(trigger_type, "__name__", trigger_type)
+        raise RegistrationError(
+            f'sequence= of the handler of {name} must be "{ARRIVAL}" (a seq before it executes, the default) or '
+            f'"{COMPLETION}" (a seq when its work is done: agents and other long work), got {sequence!r}'
+        )
+    return bool(sequence == COMPLETION)
 
 
 def _require_retry(retry: Any, trigger_type: type[Trigger[Any]]) -> None:

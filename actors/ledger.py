@@ -18,6 +18,7 @@ from seqtor.messages.runs import AcceptTriggers, RunsEnded, State
 if TYPE_CHECKING:
     from seqtor.actors.calls import Resumed
     from seqtor.actors.dead_letters import DeadLetters
+    from seqtor.actors.last_writers import LastWriters
     from seqtor.actors.mailbox import Mailbox
     from seqtor.actors.publications import Publication
     from seqtor.actors.submissions import Submission
@@ -56,8 +57,8 @@ class Ledger:
 
     __slots__ = (
         "aborting", "asked", "awaited", "carried_through", "causes", "counted", "dead_letters", "durable_through", "epoch",
-        "hot_keys", "journal_restarts", "now", "open_effects", "pairs", "released", "restarts", "resumed", "runs",
-        "to_wake", "told", "undurable", "unsettled", "waiting_room",
+        "hot_keys", "journal_restarts", "last_writers", "now", "open_effects", "pairs", "released", "restarts", "resumed",
+        "runs", "to_wake", "told", "undurable", "unsettled", "waiting_room",
     )  # fmt: skip
 
     def __init__(self, publication: Publication, epoch: int, now: float) -> None:
@@ -80,6 +81,7 @@ class Ledger:
         self.asked = itertools.count()
         self.awaited: list[tuple[int, int, Any]] = []  # (seq, order of asking, future), the lowest seq first.
         self.aborting: dict[int, str] = {}  # The un-ended runs that are to end as aborted, with the reasons.
+        self.last_writers: LastWriters | None = None
         self.dead_letters: DeadLetters
         self.waiting_room: WaitingRoom
         self.to_wake: list[Callable[[], None]] = []  # Those whose runs have been answered, and who sleep.
@@ -93,6 +95,8 @@ class Ledger:
         """
         self.unsettled.append(message)
         self.told = Told(publication, store_seqs, message)
+        if self.last_writers is not None:
+            self.last_writers.settle()
 
     def wake(self) -> None:
         """Wake everyone whose run has been answered; who is woken may run at once, in the place of the caller."""

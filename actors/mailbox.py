@@ -83,7 +83,7 @@ class Mailbox:
         self.closed = False
         self.suspended = False
         self.depth_max = depth_max
-        self.rank = 0
+        self.rank: float = 0
 
     def bind(self, actor: Actor, dispatcher: Dispatcher, first: Any) -> None:
         """Schedule the actor for the first time; `first` is delivered before anything that is queued already."""

@@ -8,7 +8,10 @@ committer. A snapshot is one publication: all stores after the same seq.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from seqtor.actors.last_writers import LastWriters
 
 __all__ = ["Board", "Publication"]
 
@@ -38,9 +41,16 @@ class Board:
     have read so far when another run stalls. Runs add themselves; the committer removes them.
     """
 
-    __slots__ = ("durable", "epoch", "executing", "newest")
+    __slots__ = ("durable", "epoch", "executing", "last_writers", "newest")
 
-    def __init__(self, newest: Publication, epoch: int, durable: Publication | None = None) -> None:
+    def __init__(
+        self,
+        newest: Publication,
+        epoch: int,
+        durable: Publication | None = None,
+        last_writers: LastWriters | None = None,
+    ) -> None:
+        self.last_writers = last_writers  # None unless runs may last: see there.
         newest.next = None  # What an older epoch published after it is taken back.
         self.newest = newest
         self.durable = newest if durable is None else durable  # Whoever holds a publication holds all after it.
@@ -56,6 +66,8 @@ class Board:
 
     def publish(self, seq: int, states: tuple[Any, ...], writes: Mapping[int, Collection[str]]) -> Publication:
         """Make states visible. Only the committer calls this, so the index rises by one."""
+        if self.last_writers is not None:
+            self.last_writers.note(seq, writes)
         last = self.newest
         publication = Publication(last.index + 1, seq, states, writes)
         self.newest = publication

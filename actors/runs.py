@@ -22,7 +22,13 @@ from seqtor.actors.async_reads import AsyncReads
 from seqtor.actors.base import Actor, Ref
 from seqtor.actors.calls import Calls, ReplayedCalls, Resumed
 from seqtor.actors.clock import Clock
-from seqtor.actors.dispatchers.contract import AttemptDispatcher, Cancellable, LoopDispatcher, PoolDispatcher
+from seqtor.actors.dispatchers.contract import (
+    AttemptDispatcher,
+    Cancellable,
+    LoopDispatcher,
+    OutsideDispatcher,
+    PoolDispatcher,
+)
 from seqtor.actors.handlers import PLAIN, require_serialisable
 from seqtor.actors.mailbox import Mailbox
 from seqtor.actors.outbox import Outbox
@@ -49,7 +55,7 @@ class RunContext:
     """What all runs of one system share."""
 
     __slots__ = ("async_reads", "board", "clock", "committer", "crew", "journal", "journal_restarts", "loop", "make_outbox",
-                 "parent", "pool", "resources", "stores")  # fmt: skip
+                 "outside", "parent", "pool", "resources", "sequencer", "stores")  # fmt: skip
 
     def __init__(
         self,
@@ -63,7 +69,10 @@ class RunContext:
         async_reads: AsyncReads,
         make_outbox: Callable[[Submission[Any]], Outbox],
         resources: Resources | None = None,
+        outside: OutsideDispatcher | None = None,
     ) -> None:
+        self.outside = outside
+        self.sequencer: Mailbox | None = None
         self.resources = resources
         self.make_outbox = make_outbox
         self.board = board
@@ -84,7 +93,9 @@ class Run(Actor):
 
     receives: ClassVar[tuple[type, ...]] = (ExecuteRun, RunConflicted)
     batch_max = 1
+    transaction_class: ClassVar[type[Transaction]] = Transaction
     actor_inbox: Mailbox  # type: ignore[assignment]
+    _dispatcher: AttemptDispatcher
     first_snapshot: Publication | None = None
     _resumed: Resumed | None = None
     _calls: Calls | ReplayedCalls | None = None
@@ -123,7 +134,7 @@ class Run(Actor):
     def prepare(self, attempt: int = 1) -> Mailbox:
         """Queue the first message, to execute `attempt`; whoever made the run schedules the mailbox."""
         first = EXECUTE_FIRST if attempt == 1 else ExecuteRun(attempt=attempt)
-        self.actor_inbox.prepare(self, self._dispatcher, first)  # type: ignore[arg-type]
+        self.actor_inbox.prepare(self, self._dispatcher, first)
         return self.actor_inbox
 
     def on_execute_run(self, message: ExecuteRun) -> None:
@@ -137,10 +148,15 @@ class Run(Actor):
         """The deadline of an attempt has passed: send its intent in its place. Called from the watch's thread."""
         deadline_s = self.submission.handler.deadline_s
         error = DeadlineExceeded(
-            f"{self.submission.handler.name} at seq {self.seq} ran longer than its deadline of {deadline_s:g} s in "
+            f"{self.submission.handler.name} {self.place} ran longer than its deadline of {deadline_s:g} s in "
             f"attempt {transaction.attempt}; nothing was written. Give the handler a longer deadline=, or make it faster"
         )
         self._send(transaction, accesses, State.DEADLINE, None, error, deadline_s)
+
+    @property
+    def place(self) -> str:
+        """Where it is in the order, for what people read."""
+        return f"at seq {self.seq}"
 
     def resource(self, ref: ResourceRef[ValueT]) -> ValueT:
         """What a resource opened, here if this is its first use. Called by the handler."""
@@ -191,7 +207,7 @@ class Run(Actor):
     def _open(self, attempt: int) -> Transaction:
         self.attempt = attempt
         board = self.context.board
-        transaction = Transaction(self, attempt, board.newest)
+        transaction = self.transaction_class(self, attempt, board.newest)
         if self.first_snapshot is None:
             resumed = self._resumed
             self.first_snapshot = (resumed and resumed.first_snapshot) or transaction._snapshot
@@ -254,8 +270,8 @@ class SyncRun(Run):
         result: Any = None
         error: BaseException | None = None
         outcome = State.COMMITTED
-        pool = context.pool
-        pool.enter_handler(transaction, submission.handler.deadline_s)
+        place = self._dispatcher
+        place.enter_handler(transaction, submission.handler.deadline_s)
         token = CURRENT.set(transaction)
         clock = context.clock
         started = clock.monotonic()
@@ -271,7 +287,7 @@ class SyncRun(Run):
             outcome, error = State.FAILED, _without_own_frame(failure)
         handler_s = clock.monotonic() - started
         CURRENT.reset(token)
-        pool.leave_handler()
+        place.leave_handler()
         self._close(transaction, outcome, result, error, handler_s)
         del submission, error  # The traceback of the error leads back to this frame.
 

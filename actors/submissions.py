@@ -45,7 +45,8 @@ class Origin(NamedTuple):
     """What is special about a submission: its run id if it is no new one, its key, the run that caused it.
 
     `now` is the run's `tx.now` if an answer of a call was recorded under it before a restart; `resubmits` the place of the
-    dead letter that it is another try of; `due` before when it is not to run (POSIX seconds), if it was delayed.
+    dead letter that it is another try of; `due` before when it is not to run (POSIX seconds), if it was delayed;
+    `deferrals` how often its seq ended as `deferred`.
     """
 
     id: str | None = None
@@ -55,6 +56,7 @@ class Origin(NamedTuple):
     retry: RetryOf | None = None
     resubmits: str | None = None
     due: float | None = None
+    deferrals: int = 0
 
 
 class Intake:
@@ -179,8 +181,12 @@ class Submission(Generic[ResultT_co]):
         if self._intake.gone is not None:
             return State.ABORTED
         follows = self._outcome if self.ended_as is State.RETRYING else None
-        waits = self.seq is None or (isinstance(follows, Submission) and follows.seq is None)
+        waits = not self._is_under_way or (isinstance(follows, Submission) and not follows._is_under_way)
         return State.QUEUED if waits else State.RUNNING
+
+    @property
+    def _is_under_way(self) -> bool:
+        return self.seq is not None or self.run is not None  # Without a seq: it executes outside of the order.
 
     @property
     def done(self) -> bool:
@@ -327,7 +333,7 @@ class Submission(Generic[ResultT_co]):
         transaction = current_transaction_or_none()
         if transaction is not None and transaction.intake is self._intake:
             raise WouldDeadlock(
-                f"{verb} inside the handler of {transaction.trigger_name} (seq {transaction.seq}) waits for a run that "
+                f"{verb} inside the handler of {transaction.trigger_name} ({transaction.place}) waits for a run that "
                 "may have to wait for this one: return first, and let the waited-for trigger do what depends on it "
                 "(tx.submit releases it together with the commit)"
             )

@@ -56,6 +56,7 @@ class AttemptState(enum.Enum):
     ENDED = "ended"
     ABANDONED = "abandoned"
     EXPIRED = "expired"
+    DEFERRED = "deferred"  # A completion run that has its seq asks for an answer that is not recorded.
     LOST = "lost"  # The runtime has broken down in the middle of a call: there is nobody to take the intent.
 
 
@@ -365,6 +366,16 @@ class Transaction:
         return "a handler" if submission is None else submission.handler.name
 
     @property
+    def place(self) -> str:
+        """Which run this is, for what people read."""
+        return f"seq {self.seq}"
+
+    @property
+    def rank(self) -> float:
+        """Its place in the order."""
+        return self.seq
+
+    @property
     def snapshot_seq(self) -> int:
         """The seq after which this attempt reads."""
         return self._snapshot.seq
@@ -518,7 +529,7 @@ class Transaction:
         asked = self._asked if self._seen is CALLING else None
         if asked is not None and inside_a_call():
             raise SeqtorError(
-                f"the transaction of seq {self.seq} is used inside a function that tx.call or tx.acall calls, which is not "
+                f"the transaction of {self.place} is used inside a function that tx.call or tx.acall calls, which is not "
                 "called again when the handler is: pass what it needs as arguments, and write what it answers in the handler"
             )
         seen = self._seen if asked is None else asked.seen
@@ -544,9 +555,9 @@ class Transaction:
     def _refuse(self) -> None:
         if self.state is AttemptState.ENDED or self._owner is None:
             raise SeqtorError(
-                f"the transaction of seq {self.seq}, attempt {self.attempt} has ended: use tx only inside its handler"
+                f"the transaction of {self.place}, attempt {self.attempt} has ended: use tx only inside its handler"
             )
-        raise AttemptAbandoned(f"seq {self.seq}, attempt {self.attempt}: {self.state.value}")
+        raise AttemptAbandoned(f"{self.place}, attempt {self.attempt}: {self.state.value}")
 
     def __repr__(self) -> str:
         return f"<Transaction seq={self.seq} attempt={self.attempt} {self.state.value}>"

@@ -2,6 +2,7 @@
 
 from seqtor.messages.catalogue import CATALOGUE
 from seqtor.messages.commits import AttemptCrashed, CommitJudged, CommitRun, EndedRun, JudgeCommit, Released
+from seqtor.messages.completion import CommitOutside, RunsBegun, RunSequenced, SequenceRun, WithdrawRun
 from seqtor.messages.control import ServeRequest
 from seqtor.messages.effects import (
     CarryOut,
@@ -151,6 +152,7 @@ __all__ = [
     "Commit",
     "CommitIntent",
     "CommitJudged",
+    "CommitOutside",
     "CommitRecord",
     "CommitRun",
     "ConflictReport",
@@ -218,10 +220,13 @@ __all__ = [
     "RunConflicted",
     "RunCrashed",
     "RunRecord",
+    "RunSequenced",
+    "RunsBegun",
     "RunsDurable",
     "RunsEnded",
     "RunsSequenced",
     "SeqtorError",
+    "SequenceRun",
     "ServeRequest",
     "StaleAttempt",
     "StaleEpoch",
@@ -241,6 +246,7 @@ __all__ = [
     "ValidateCommit",
     "ValidationDone",
     "WaitOver",
+    "WithdrawRun",
     "WorkerFree",
     "WouldDeadlock",
     "Write",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from seqtor.messages.commits import AttemptCrashed, CommitJudged, CommitRun, JudgeCommit
+from seqtor.messages.completion import CommitOutside, RunsBegun, RunSequenced, SequenceRun, WithdrawRun
 from seqtor.messages.control import ServeRequest
 from seqtor.messages.effects import (
     CarryOut,
@@ -75,6 +76,11 @@ CATALOGUE: tuple[type, ...] = (
     RunsSequenced,
     ExecuteRun,
     CommitRun,
+    RunsBegun,
+    SequenceRun,
+    RunSequenced,
+    CommitOutside,
+    WithdrawRun,
     RunConflicted,
     ReplaceRun,
     JudgeCommit,

@@ -18,21 +18,23 @@ class Released(NamedTuple):
     """What an attempt wants to do besides writing, with the answers it got from outside: released with its commit.
 
     `submissions` are `Submission`s that nobody waits for; `effects` are `RecordedEffect`s, `calls` `RecordedCall`s.
-    `retry` is the run that follows, of one that ended as `retrying`: nothing else of such a run is released.
+    `retry` is the run that follows, of one that ended as `retrying`: nothing else of such a run is released. `deferred` is
+    the submission that goes on, of one that ended as `deferred`; then the ended run's own is a stand-in.
     """
 
     calls: tuple[Any, ...] = ()
     submissions: tuple[Any, ...] = ()
     effects: tuple[Any, ...] = ()
     retry: Any = None
+    deferred: Any = None
 
 
 class CommitRun(NamedTuple):
     """From: a run actor (or the deadline watch). To: committer. Answer: `RunConflicted`, or the run ends.
 
     The intent of one finished attempt. `outcome` is how the attempt itself ended: `COMMITTED` wants to commit;
-    `REJECTED`, `FAILED`, `DEADLINE` end the run if what was read still holds; `RUNNING` was abandoned because it does
-    not. `run` is the mailbox that is told to execute again; `released` is None if there is nothing but writes.
+    `REJECTED`, `FAILED`, `DEADLINE`, `DEFERRED` end it if what was read still holds; `RUNNING` was abandoned because it
+    does not. `run` is the mailbox that is told to execute again; `released` is None if there is nothing but writes.
     Twice: refused, `DuplicateIntent` or `StaleAttempt`.
     """
 

@@ -92,7 +92,7 @@ class AcceptedRecord(JournalRecord):
     Times are POSIX seconds. `arrival` orders the submissions of one process; `cause` is the run that submitted it. A run
     that a retry policy has made is the `run_number`-th of its trigger and follows the run `retry_of`; it is in the record
     of the run that it follows. `due` is before when a retry or a delayed trigger is not to run. `resubmits` is the place of
-    a dead letter: its seq, with `.index` for an effect.
+    a dead letter: its seq, with `.index` for an effect. `deferrals` is how many seqs of the run have ended as `deferred`.
     """
 
     format: int = FORMAT
@@ -108,6 +108,7 @@ class AcceptedRecord(JournalRecord):
     retry_of: str | None = None
     due: float | None = None
     resubmits: str | None = None
+    deferrals: int = 0
 
 
 class CallRecord(JournalRecord):
@@ -146,7 +147,9 @@ class CommitRecord(JournalRecord):
     `previous` is the seq of the record appended before it. `snapshot` is the seq after which the last attempt read,
     `first_snapshot` that of the first attempt (for `tx.peek`); `reads` is a digest of the names that were read. `writes`
     are (store, key, resulting value); a version of the stored model above 1 follows as fourth. Times are POSIX seconds.
-    `retry` is the run that follows one that ended as `retrying`.
+    `retry` is the run that follows one that ended as `retrying`, `deferred` the same run again, of a seq that ended so: it
+    goes on, with its calls, until another record of it. Of a run with `sequence="completion"` `sequenced_at` is when it
+    began, and `snapshot` may lie long before it.
     """
 
     format: int = FORMAT
@@ -180,6 +183,7 @@ class CommitRecord(JournalRecord):
     retry_of: str | None = None
     resubmits: str | None = None
     retry: AcceptedRecord | None = None
+    deferred: AcceptedRecord | None = None
 
 
 class DeadRunRecord(JournalRecord):

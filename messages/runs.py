@@ -170,6 +170,7 @@ class GetStats:
     committed_through: int = 0
     conflicts_in_flight: int = 0
     restarts: int = 0
+    outside: int = 0
     now: float = 0.0
 
 
@@ -211,8 +212,9 @@ class Stats(NamedTuple):
     """The system at one moment. Seqs are 0 before the first; `head_age` is seconds, None when nothing is in flight.
 
     `effects_through`: all effects of the commits up to this seq have ended. `retries_waiting`: runs whose backoff is not
-    over. `delayed`: triggers whose time has not come; they are not in `queued`. `threads_replaced`: threads that were given
-    up because a handler did not leave them; `threads_stuck`: those of them that it has not left to this moment.
+    over. `delayed`: triggers whose time has not come; they are not in `queued`. `outside`: completion runs that execute
+    without a seq; they are running, too. `threads_replaced`: threads that were given up because a handler did not leave
+    them; `threads_stuck`: those of them that it has not left to this moment.
     `processes_replaced`: worker processes that have died, or were killed because a handler did not leave them.
     """
 
@@ -233,6 +235,7 @@ class Stats(NamedTuple):
     threads_replaced: int = 0
     threads_stuck: int = 0
     processes_replaced: int = 0
+    outside: int = 0
 
 
 class RunRecord(NamedTuple):

@@ -8,7 +8,7 @@ of the three handles a message.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from loguru import logger
@@ -17,7 +17,9 @@ from seqtor.actors.async_reads import AsyncReads
 from seqtor.actors.committer import CommitOrder, Committer
 from seqtor.actors.coordinator import Coordinator
 from seqtor.actors.dispatchers.contract import Dispatchers
+from seqtor.actors.handlers import Handler
 from seqtor.actors.invariants import require
+from seqtor.actors.last_writers import LastWriters
 from seqtor.actors.ledger import Ledger
 from seqtor.actors.mailbox import Mailbox
 from seqtor.actors.outbox import Outbox
@@ -26,8 +28,8 @@ from seqtor.actors.publications import Board
 from seqtor.actors.resources import Resources
 from seqtor.actors.retrying import Retrying
 from seqtor.actors.runs import RunContext
-from seqtor.actors.sequencer import Sequencer, Window
-from seqtor.actors.stores.contract import StoreRef
+from seqtor.actors.sequencer import OutsideRuns, Sequencer, Window
+from seqtor.actors.stores.contract import StoreRef, StoreSpec
 from seqtor.actors.submissions import Intake, Submission
 from seqtor.messages.effects import EffectsEnded
 from seqtor.messages.journal import AwaitDurable, RunsDurable
@@ -57,6 +59,7 @@ class CommitPath:
         make_outbox: Callable[[Submission[Any]], Outbox],
         resources: Resources,
         may_run: Callable[[tuple[Submission[Any], ...]], tuple[Submission[Any], ...]],
+        handlers: Iterable[Handler] = (),
     ) -> None:
         self._dispatchers = dispatchers
         self._settings = settings
@@ -68,6 +71,10 @@ class CommitPath:
         self._make_outbox = make_outbox
         self._resources = resources
         self._may_run = may_run
+        self._completes = any(handler.by_completion for handler in handlers)
+        without_parts = [ref.index for ref in stores if type(ref.spec).part is StoreSpec.part]
+        if self._completes and without_parts:
+            ledger.last_writers = LastWriters(without_parts)
         self._retrying = Retrying(dispatchers.clock, dispatchers.entropy)
         self.journal: Mailbox | None = None
         self.tell_journal: Callable[[RunsEnded], object]
@@ -100,6 +107,7 @@ class CommitPath:
             self._window(),
             self.ledger,
             journaled=journaled,
+            outside=self._outside_runs(),
             parent=root,
             restartable=True,
         )
@@ -126,6 +134,10 @@ class CommitPath:
         room = ledger.waiting_room
         waiting = room.hold_back([each for each in left if each.seq is None and each not in room])
         room.count_left(delayed)
+        if self._completes:
+            waiting = (*waiting, *_deferred(left, ledger))
+        if ledger.last_writers is not None:
+            ledger.last_writers.forget_untold()
         for seq, submission in enumerate(in_flight, through + 1):
             require(submission.seq == seq, "seqs are given without gaps", seq=submission.seq, expected=seq)
         committer = self._open_epoch()
@@ -134,8 +146,9 @@ class CommitPath:
             self._context(), ledger, self._settings.records_max, in_flight, answers_at_once=not self._journaled
         )
         self.sequencer_ref.restart(
-            self._dispatchers.clock, self._window(), ledger, in_flight, waiting, journaled=self._journaled
-        )
+            self._dispatchers.clock, self._window(), ledger, in_flight, waiting, journaled=self._journaled,
+            outside=self._outside_runs(),
+        )  # fmt: skip
         self.wire()
         self.sequencer.sequenced = accepted - len(waiting)
         for index, cell in enumerate(self._cells):
@@ -156,7 +169,7 @@ class CommitPath:
         dispatchers, stores, ledger = self._dispatchers, self._stores, self.ledger
         told = ledger.told
         durable = self.board.durable if hasattr(self, "board") else None
-        self.board = board = Board(told.publication, ledger.epoch, durable)
+        self.board = board = Board(told.publication, ledger.epoch, durable, ledger.last_writers)
         horizon = self._settings.max_in_flight + 1024
         self.order = order = CommitOrder(
             stores, told.publication.states, ledger.epoch, horizon, board.executing, told.through, told.store_seqs,
@@ -180,6 +193,7 @@ class CommitPath:
             async_reads=self._reads,
             make_outbox=self._make_outbox,
             resources=self._resources,
+            outside=dispatchers.outside,
         )
         context.crew = self.crew
         context.journal = self.journal
@@ -189,6 +203,9 @@ class CommitPath:
 
     def _window(self) -> Window:
         return Window(self._dispatchers.threads, self._settings.max_in_flight, self._settings.processes)
+
+    def _outside_runs(self) -> OutsideRuns | None:
+        return OutsideRuns(self._settings.max_in_flight) if self._completes else None
 
     def wire(self) -> None:
         """Tell each of the three where the others are, and the actors around them."""
@@ -202,6 +219,7 @@ class CommitPath:
         coordinator.may_run = self._may_run
         if self.effects is not None:
             coordinator.effects = self.effects
+        self.context.sequencer = self.sequencer_ref.actor_inbox
         self.context.parent = self.ledger.waiting_room.coordinator = self.coordinator_ref.actor_inbox
         self.context.journal = self.journal
 
@@ -214,3 +232,15 @@ class CommitPath:
 
 def _seq(submission: Submission[Any]) -> int:
     return submission.seq  # type: ignore[return-value]  # Only for those that have one.
+
+
+def _deferred(left: Iterable[Submission[Any]], ledger: Ledger) -> list[Submission[Any]]:
+    """The runs whose last seq has ended as deferred: of those with a seq that is told of, all that have not ended."""
+    through = ledger.told.through
+    ended = {each.submission for message in ledger.unsettled for each in message.runs}
+    return [
+        each
+        for each in left
+        if each.handler.by_completion and each.seq is not None and each.seq <= through
+        and each.ended_as is None and each not in ended
+    ]  # fmt: skip

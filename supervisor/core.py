@@ -214,7 +214,7 @@ class RunningSystem:
         self._path = path = CommitPath(
             dispatchers, settings, stores, ledger, self.intake, tuple(ref.actor_inbox for ref in self._cell_refs), root,
             lambda submission: Outbox(submission, self._prepare, self._effect_functions), self._resources,
-            self.bind_released,
+            self.bind_released, self._handlers,
         )  # fmt: skip
         if resumed is not None:
             ledger.resumed = resumed.before(ledger.told.publication)

@@ -9,7 +9,7 @@ import datetime
 import inspect
 import sys
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 from seqtor.actors.effects import EffectContext, EffectFunction, EffectFunctions, make_effect_function
 from seqtor.actors.handlers import Handlers, make_handler, require_trigger_type
@@ -74,12 +74,14 @@ class Bundle:
         version: int = 1,
         retry: Retry | None = None,
         executor: str = "thread",
+        sequence: Literal["arrival", "completion"] = "arrival",
     ) -> HandlerDecorator[TriggerT]:
         """Register the handler of a trigger type, as `Supervisor.on` does, with every system that includes the bundle."""
         with registering():
             require_trigger_type(trigger_type)
         options = {
             "priority": priority, "deadline": deadline, "version": version, "retry": retry, "executor": executor,
+            "sequence": sequence,
         }  # fmt: skip
 
         def register(function: Any) -> None:
@@ -88,7 +90,7 @@ class Bundle:
                 deadline_s = deadline_seconds(deadline, 1.0)
                 handler = make_handler(
                     trigger_type, function, priority=priority, deadline_s=deadline_s, version=version, retry=retry,
-                    executor=executor,
+                    executor=executor, sequence=sequence,
                 )  # fmt: skip
                 self._handlers.add(handler)
                 self.registrations.append((trigger_type, function, options))

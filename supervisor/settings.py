@@ -68,6 +68,9 @@ class Settings(FrozenModel):
     deadline: Duration = Field(default=10.0, gt=0)
     """Handler time of one attempt, for handlers without a `deadline=` of their own."""
 
+    deadline_completion: Duration = Field(default=300.0, gt=0)
+    """The same for handlers with `sequence="completion"`."""
+
     stop_grace: Duration = 30.0
     """How long `stop()` lets accepted triggers end."""
 
@@ -97,6 +100,7 @@ class Settings(FrozenModel):
             max_in_flight: int = ...,
             processes: int = ...,
             deadline: float | datetime.timedelta = ...,
+            deadline_completion: float | datetime.timedelta = ...,
             stop_grace: float | datetime.timedelta = ...,
             records_max: int = ...,
             restart_intensity: int = ...,

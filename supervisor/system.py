@@ -13,7 +13,7 @@ from contextlib import AbstractAsyncContextManager, AbstractContextManager, cont
 from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Self, TypeVar, overload
+from typing import Any, Literal, Self, TypeVar, overload
 
 from loguru import logger
 from pydantic import BaseModel
@@ -164,6 +164,7 @@ class Supervisor:
         version: int = 1,
         retry: Retry | None = None,
         executor: str = "thread",
+        sequence: Literal["arrival", "completion"] = "arrival",
     ) -> HandlerDecorator[TriggerT]:
         """Register the function below as the handler of a trigger type; sync or async, called with (trigger, tx).
 
@@ -172,13 +173,17 @@ class Supervisor:
         it up when the handler is to do something else than before. `retry` makes a new run, with a new seq, of one that
         raised an instance of `Retry.on`, or passed its deadline if `on` names `DeadlineExceeded` or a base of it (the
         default does); never of one that was rejected. Without it nothing is retried. `executor="process"` executes a plain
-        function in a worker process, for what computes: it must be importable by its name. Raises RegistrationError for a
-        wrong signature, a second handler, a mutable payload, a policy that retries `Rejected`, an executor that cannot be.
+        function in a worker process, for what computes: it must be importable by its name. `sequence="completion"` is for
+        agents and other long work: a run executes outside of the order, on one snapshot, and gets its seq when it has
+        finished (docs/how-to/agents.md). Raises RegistrationError for a wrong signature, a second handler, a mutable
+        payload, a policy that retries `Rejected`, an executor that cannot be.
         """
         with registering():
             require_trigger_type(trigger_type)
         return HandlerDecorator(
-            lambda function: self._register(trigger_type, function, priority, deadline, version, retry, executor)
+            lambda function: self._register(
+                trigger_type, function, priority, deadline, version, retry, executor, sequence
+            )
         )
 
     def effect(self, name: str, *, retry: Retry | None = None) -> EffectDecorator:
@@ -278,13 +283,16 @@ class Supervisor:
         version: int,
         retry: Retry | None,
         executor: str = "thread",
+        sequence: str = "arrival",
     ) -> None:
         with registering():
             self._require_not_started("on")
-            deadline_s = deadline_seconds(deadline, self.settings.deadline)
+            settings = self.settings
+            default_s = settings.deadline_completion if sequence == "completion" else settings.deadline
+            deadline_s = deadline_seconds(deadline, default_s)
             handler = make_handler(
                 trigger_type, function, priority=priority, deadline_s=deadline_s, version=version, retry=retry,
-                executor=executor,
+                executor=executor, sequence=sequence,
             )  # fmt: skip
             self._handlers.add(handler)
 
@@ -743,7 +751,7 @@ class Supervisor:
             ours = self._running is not None and transaction.intake is self._running.intake
         if ours or transaction.intake is self._replaying:
             raise error(
-                f"system.{verb}() inside the handler of {transaction.trigger_name} (seq {transaction.seq}): {instead}"
+                f"system.{verb}() inside the handler of {transaction.trigger_name} ({transaction.place}): {instead}"
             )
 
     def _seq_of(self, store: int) -> int:

@@ -24,6 +24,7 @@ from seqtor.actors.mailbox import Mailbox, answer
 from seqtor.actors.publications import Board, Publication
 from seqtor.actors.stores.contract import StoreRef
 from seqtor.messages.commits import AttemptCrashed, CommitJudged, CommitRun
+from seqtor.messages.completion import CommitOutside
 from seqtor.messages.errors import Aborted
 from seqtor.messages.lifecycle import ActorCrashed, StoreRecovered
 from seqtor.messages.runs import (
@@ -54,8 +55,8 @@ class Committer(Actor):
     """Owns the order of commits."""
 
     receives: ClassVar[tuple[type, ...]] = (
-        CommitRun, StretchEnded, CommitJudged, ValidationDone, StoreRecovered, AttemptCrashed, ActorCrashed, AbortRun,
-        GetStats, GetRecord, GetRuns, GetConflicts,
+        CommitRun, CommitOutside, StretchEnded, CommitJudged, ValidationDone, StoreRecovered, AttemptCrashed,
+        ActorCrashed, AbortRun, GetStats, GetRecord, GetRuns, GetConflicts,
     )  # fmt: skip
 
     def __init__(
@@ -94,7 +95,12 @@ class Committer(Actor):
         self.cells: tuple[Mailbox, ...]
 
     def on_commit_run(self, message: CommitRun) -> None:
-        refusal = self._order.offer(message)
+        self._note_refusal(message, self._order.offer(message))
+
+    def on_commit_outside(self, message: CommitOutside) -> None:
+        self._note_refusal(message.intent, self._order.offer_outside(message.intent, message.pinned))
+
+    def _note_refusal(self, message: CommitRun, refusal: object) -> None:
         if refusal is not None:
             logger.bind(seq=message.seq, attempt=message.attempt, actor="committer").debug("refused: {}", refusal)
 
@@ -199,6 +205,7 @@ class Committer(Actor):
             committed_through=min(order.next_seq - 1, query.current_seq),
             conflicts_in_flight=order.conflicts_in_flight,
             restarts=self._ledger.restarts,
+            outside=query.outside,
             now=query.now,
         )
 

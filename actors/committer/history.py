@@ -33,6 +33,11 @@ class History:
         self._horizon = horizon
         self._floor = floor  # Nothing at or below this seq is remembered.
 
+    @property
+    def floor(self) -> int:
+        """What was written up to this seq is not remembered."""
+        return self._floor
+
     def note(self, seq: int, store: int, keys: Sequence[str]) -> None:
         """Remember which keys of a store a commit wrote; seqs must not fall."""
         recent, last_writer = self._recent, self._last_writer[store]

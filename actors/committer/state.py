@@ -16,10 +16,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from seqtor.actors.committer.aged import renewed
 from seqtor.actors.committer.history import Change, History
 from seqtor.actors.committer.stalls import Claims, Readers, highest_executing_below
+from seqtor.actors.deferrals import decide_deferral
 from seqtor.actors.invariants import require
 from seqtor.actors.processes.wire import WorkerDied
+from seqtor.actors.publications import Publication
 from seqtor.actors.stores.contract import StoreRef
 from seqtor.messages.commits import CommitJudged, CommitRun, EndedRun, JudgeCommit, Released
 from seqtor.messages.errors import Aborted, Rejected, RunCrashed
@@ -176,6 +179,14 @@ class CommitOrder:
             self._wait(intent)
         return None
 
+    def offer_outside(
+        self, intent: CommitRun, pinned: Publication
+    ) -> StaleEpoch | StaleAttempt | DuplicateIntent | None:
+        """As `offer`, of an attempt that executed outside of the order, however long ago it began."""
+        if intent.snapshot_seq < self._history.floor:
+            intent = renewed(intent, pinned, self._specs, self.states, self.next_seq - 1)
+        return self.offer(intent)
+
     def crashed(self, submission: Any, seq: int, attempt: int, error: BaseException) -> None:
         """The run actor of an attempt crashed: execute again with the same seq, or end the run as failed."""
         slot = self._slots.setdefault(seq, Slot())
@@ -269,6 +280,8 @@ class CommitOrder:
 
     def _take_turn(self, intent: CommitRun) -> None:
         if intent.outcome is not State.COMMITTED:
+            if intent.outcome is State.DEFERRED:
+                intent = decide_deferral(intent)
             self._end(intent, intent.outcome, None, intent.error)
         elif self._judged_stores and any(a.writes and a.store in self._judged_stores for a in intent.accesses):
             self._judge(intent)

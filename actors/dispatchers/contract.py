@@ -15,7 +15,7 @@ from seqtor.actors.mailbox import Mailbox
 from seqtor.messages.lifecycle import DeadLetter
 
 __all__ = ["AttemptDispatcher", "Cancellable", "CoreDispatcher", "Dispatcher", "Dispatchers", "Expirable", "LoopDispatcher",
-           "PoolDispatcher", "Timers"]  # fmt: skip
+           "OutsideDispatcher", "PoolDispatcher", "Timers"]  # fmt: skip
 
 
 class Cancellable(Protocol):
@@ -121,6 +121,24 @@ class PoolDispatcher(AttemptDispatcher, Protocol):
         ...
 
 
+class OutsideDispatcher(AttemptDispatcher, Protocol):
+    """The dispatcher of sync handlers that execute outside of the order: a thread for each."""
+
+    @property
+    def replaced(self) -> int:
+        """How many threads were taken for stuck in a handler."""
+        ...
+
+    @property
+    def stuck(self) -> int:
+        """How many of those have not come back."""
+        ...
+
+    def abandon_attempt(self, attempt: Expirable) -> None:
+        """The run was aborted or goes on elsewhere: abandon what executes, and count on its thread no more."""
+        ...
+
+
 class LoopDispatcher(AttemptDispatcher, Protocol):
     """The dispatcher of async handlers."""
 
@@ -136,6 +154,8 @@ class Dispatchers(Protocol):
     def core(self) -> CoreDispatcher: ...
     @property
     def pool(self) -> PoolDispatcher: ...
+    @property
+    def outside(self) -> OutsideDispatcher: ...
     @property
     def loop(self) -> LoopDispatcher: ...
     @property

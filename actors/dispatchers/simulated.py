@@ -33,7 +33,7 @@ class NothingCanHappen(Exception):
 
 
 class SimulatedDispatchers(Driver):
-    """All dispatchers of one system in one: `core`, `pool`, `loop` and `dedicated` are the same object."""
+    """All dispatchers of one system in one: `core`, `pool`, `outside`, `loop` and `dedicated` are the same object."""
 
     def __init__(self, seed: int, threads: int = 4, steps_max: int = 5_000_000) -> None:
         self._random = random.Random(seed)
@@ -49,7 +49,7 @@ class SimulatedDispatchers(Driver):
         self.clock = VirtualClock()
         self.threads = threads
         self.driver = self
-        self.core = self.pool = self.loop = self.timers = self
+        self.core = self.pool = self.outside = self.loop = self.timers = self
         self.dead_letter = log_dead_letter
         self.steps = 0
 
@@ -99,6 +99,10 @@ class SimulatedDispatchers(Driver):
 
     def abandon(self, seq: int) -> None:
         """A sync handler is one step: at the abort of its run it has not begun, or has ended."""
+
+    def abandon_attempt(self, attempt: Expirable) -> None:
+        """It may wait for a call outside, from inside of which this is said."""
+        attempt.abandon()
 
     def adapt(self, *, conflicted: bool) -> None:
         """The seed decides how long stretches are."""

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from seqtor.actors.clock import SystemClock
 from seqtor.actors.dispatchers.dedicated import Dedicated
 from seqtor.actors.dispatchers.loop import Loop
+from seqtor.actors.dispatchers.outside import Outside
 from seqtor.actors.dispatchers.pool import Core, Pool
 from seqtor.actors.dispatchers.timers import ThreadTimers
 
@@ -15,7 +16,8 @@ __all__ = ["ThreadedDispatchers"]
 
 
 class ThreadedDispatchers:
-    """`threads` execution slots for sync handlers, one loop for async ones, one thread per dedicated actor."""
+    """`threads` execution slots for sync handlers, one loop for async ones, a thread for each outside of the
+    order, one per dedicated actor."""
 
     driver = None
 
@@ -25,6 +27,7 @@ class ThreadedDispatchers:
         self.threads = threads
         self.core = Core()
         self.pool = Pool(self.core, threads, self.clock, self.timers, name)
+        self.outside = Outside(self.clock, self.timers, name)
         self.loop = Loop(name, self.timers)
         self._name = name
         self._dedicated: list[Dedicated] = []
@@ -49,6 +52,7 @@ class ThreadedDispatchers:
         give_up_at = self.clock.monotonic() + timeout_s  # For all of them: there may be many that hang.
         for dispatcher in self._dedicated:
             stuck += dispatcher.stop(max(0.0, give_up_at - self.clock.monotonic()))
+        stuck += self.outside.stop(timeout_s)
         stuck += self.pool.stop(timeout_s)
         stuck += self.timers.stop(timeout_s)
         return stuck

@@ -346,4 +346,6 @@ def _key_of(ended: EndedRun) -> list[KeyRow]:
         return []
     retry = None if ended.released is None else ended.released.retry
     run, seq = (submission.id, ended.seq) if retry is None else (retry.id, None)
+    if ended.state is State.DEFERRED:
+        seq = None  # It goes on.
     return [KeyRow(submission.key, run, payload_digest(submission.trigger), seq)]

@@ -112,19 +112,21 @@ def _trigger_head(name: str, version: int) -> str:
     return f'{{"type":{text(name)}{numbered},"payload":'
 
 
-def accepted_text(submission: Submission[Any]) -> str:
-    """An `AcceptedRecord`."""
+def accepted_text(submission: Submission[Any], deferred: int = 0) -> str:
+    """An `AcceptedRecord`; with `deferred`, of a run that was deferred once more than its submission says."""
     return (
         f'{{"format":1,"run":"{submission.id}","arrival":{submission.arrival},"trigger":{trigger_text(submission)},'
         f'"priority":{submission.priority},"event_time":{submission.event_time!r},'
-        f'"submitted_at":{submission.submitted_at!r}{_origin_text(submission)}{_due_text(submission)}}}'
+        f'"submitted_at":{submission.submitted_at!r}{_origin_text(submission)}{_due_text(submission, deferred)}}}'
     )
 
 
-def _due_text(submission: Submission[Any]) -> str:
-    """Before when a retry or a delayed trigger is not to run; of interest until it runs."""
+def _due_text(submission: Submission[Any], deferred: int) -> str:
+    """Before when a retry or a delayed trigger is not to run, how often a run was deferred; of interest until it has run."""
     due = submission.due
-    return "" if due is None else f',"due":{due!r}'
+    found = "" if due is None else f',"due":{due!r}'
+    deferrals = deferred if submission.origin is None else submission.origin.deferrals + deferred
+    return f'{found},"deferrals":{deferrals}' if deferrals else found
 
 
 def _origin_text(submission: Submission[Any]) -> str:
@@ -239,6 +241,8 @@ def _released_text(ended: EndedRun, released: Released) -> str:
             found += f',"effects":[{",".join(map(effect_text, released.effects))}]'
     elif released.retry is not None:
         found += f',"retry":{accepted_text(released.retry)}'
+    elif released.deferred is not None:
+        found += f',"deferred":{accepted_text(ended.submission, deferred=1)}'
     return found
 
 

@@ -49,6 +49,9 @@ class OpenRuns:
 
     def ended(self, ended: EndedRun, ended_at: float) -> None:
         """Note the end of a run, which closes its own entries and opens those of what it released."""
+        if ended.state is State.DEFERRED:  # Its seq has ended, and it goes on with its calls.
+            self.submissions[ended.submission.id] = ended.released.deferred  # type: ignore[union-attr]
+            return
         if self.calls:
             self.calls.pop(ended.submission.id, None)
         if ended.state in DEAD_STATES:

@@ -168,7 +168,7 @@ class Recovery:
                 continue  # Nearly all: decoding them took longer than all the rest.
             record = entry_record(row, self.backend.place)
             if isinstance(record, AcceptedRecord):
-                self.accepted[row.ref] = record
+                self.accepted.setdefault(row.ref, record)  # Of a deferred run its newest record counts.
                 if record.resubmits is not None:
                     self.resubmitted[record.resubmits] = record.run
             elif isinstance(record, CallRecord):
@@ -230,9 +230,13 @@ class Recovery:
         self.now = max(self.now, record["sequenced_at"])
         for store, writes in writes_by_store(record).items():
             self.tail.setdefault(store, []).append((seq, writes))
-        self._ended.add(record["run"])
         if "resubmits" in record:
             self.resubmitted[record["resubmits"]] = record["run"]
+        if "deferred" in record:  # Only its seq has ended.
+            deferred = AcceptedRecord.model_validate(record["deferred"])
+            self.accepted[deferred.run] = deferred
+            return
+        self._ended.add(record["run"])
         if "retry" in record:
             retry = AcceptedRecord.model_validate(record["retry"])
             self.accepted[retry.run] = retry

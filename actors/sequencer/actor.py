@@ -1,8 +1,8 @@
 """The sequencer: gives each trigger its place in the total order.
 
 Owns the counter of seqs, the queue of waiting triggers and the window of numbered ones. Promises: seqs are 1, 2, 3, ...
-without gaps, each given once; a seq is given only when a slot is free and the journal keeps up; `now` never
-decreases along the order.
+without gaps, each given once; a seq is given only when a slot is free and the journal keeps up, or when a completion run
+has finished; `now` never decreases along the order, but for completion runs, whose `now` is that of their beginning.
 """
 
 from __future__ import annotations
@@ -11,15 +11,19 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from loguru import logger
+
 from seqtor.actors.base import Actor
 from seqtor.actors.clock import Clock
 from seqtor.actors.ledger import Ledger
 from seqtor.actors.mailbox import Mailbox
+from seqtor.actors.sequencer.outside import OutsideRuns
 from seqtor.actors.sequencer.waiting import WaitingTriggers
 from seqtor.actors.sequencer.window import Window
+from seqtor.messages.completion import CommitOutside, RunsBegun, RunSequenced, SequenceRun, WithdrawRun
 from seqtor.messages.journal import RunsDurable
 from seqtor.messages.lifecycle import Drain
-from seqtor.messages.runs import AcceptTriggers, GetStats, RunsEnded, RunsSequenced
+from seqtor.messages.runs import AcceptTriggers, GetStats, RunsEnded, RunsSequenced, State
 
 if TYPE_CHECKING:
     from seqtor.actors.submissions import Submission
@@ -34,7 +38,9 @@ UNDURABLE_MAX = 256
 class Sequencer(Actor):
     """Numbers triggers in the order of their priority."""
 
-    receives: ClassVar[tuple[type, ...]] = (AcceptTriggers, RunsEnded, RunsDurable, GetStats, Drain)
+    receives: ClassVar[tuple[type, ...]] = (
+        AcceptTriggers, RunsEnded, RunsDurable, SequenceRun, GetStats, Drain,
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -45,11 +51,14 @@ class Sequencer(Actor):
         waiting: Sequence[Submission[Any]] = (),
         *,
         journaled: bool = False,
+        outside: OutsideRuns | None = None,
     ) -> None:
+        """`outside` has the slots of completion runs; None if no handler is such."""
         super().__init__()
         self._clock = clock
         self._window = window
         self._ledger = ledger
+        self._outside = outside
         self._waiting = WaitingTriggers()
         self._ended_through = ledger.told.through
         self._durable_through = ledger.durable_through if journaled else math.inf
@@ -60,25 +69,70 @@ class Sequencer(Actor):
         self.coordinator: Mailbox
         self.committer: Mailbox
         for submission in in_flight:  # Of the core before this one.
-            window.enter(submission.seq, submission.handler)  # type: ignore[arg-type]
+            if submission.handler.by_completion and outside is not None:
+                outside.sequence(submission, submission.seq)  # type: ignore[arg-type]
+            else:
+                window.enter(submission.seq, submission.handler)  # type: ignore[arg-type]
         for submission in waiting:
-            self._waiting.push(submission)
+            self._push(submission)
 
     def on_accept_triggers(self, message: AcceptTriggers) -> None:
-        push = self._waiting.push
+        push = self._waiting.push if self._outside is None else self._push
         if message.bypasses:
             self.bypassed += len(message.submissions)
         for submission in message.submissions:
             push(submission)
 
+    def _push(self, submission: Submission[Any]) -> None:
+        if self._outside is not None and submission.handler.by_completion:
+            self._outside.push(submission)
+        else:
+            self._waiting.push(submission)
+
     def on_runs_ended(self, message: RunsEnded) -> None:
         leave = self._window.leave
-        for ended in message.runs:
+        for ended in message.runs if self._outside is None else self._outside.leave(message.runs):
             leave(ended.seq, ended.handler_s)
         self._ended_through = message.runs[-1].seq
 
     def on_runs_durable(self, message: RunsDurable) -> None:
         self._durable_through = message.through
+
+    def on_sequence_run(self, message: SequenceRun) -> None:
+        """Give a run that has finished outside the next seq, at once: its work is done."""
+        intent = message.intent
+        submission = intent.submission
+        run: Any = submission.run
+        outside = self._outside
+        if outside is None or submission not in outside or not self._is_current(run, intent):
+            log = logger.bind(trigger=submission.handler.name, actor="sequencer")
+            log.debug("refused: an attempt of run {} outside, which was replaced or has ended", submission.id)
+            return
+        now = self._clock.time()  # Before anything is changed: after a crash it would have its seq all the same.
+        seq = self._seq + 1
+        submission.seq = seq
+        self._seq = seq
+        outside.sequence(submission, seq)
+        self.coordinator.tell(RunSequenced(seq=seq, submission=submission, sequenced_at=now))
+        run.sequence(seq)
+        self.committer.tell(CommitOutside(intent=intent._replace(seq=seq), pinned=run.pinned))
+
+    def _is_current(self, run: Any, intent: Any) -> bool:
+        """Whether an intent is that of the attempt that executes outside now."""
+        current: bool = run is not None and run.actor_inbox is intent.run and run.is_outside
+        return current and intent.epoch == self._ledger.epoch and intent.outcome is not State.RUNNING
+
+    def withdraw(self, submission: Submission[Any]) -> bool:
+        """End the execution of a run that has no seq, whose outcome the caller sees to; False if it is not outside.
+
+        On the core. Afterwards nothing that its attempt still does or sends has an effect.
+        """
+        run: Any = submission.run
+        if self._outside is None or submission not in self._outside or (run is not None and not run.is_outside):
+            return False
+        self._outside.withdraw(submission)
+        self.coordinator.tell(WithdrawRun(submission=submission))
+        return True
 
     def on_get_stats(self, message: GetStats) -> None:
         self.on_batch_end()  # What could be numbered is, before it is counted.
@@ -87,7 +141,11 @@ class Sequencer(Actor):
     def add_to(self, query: GetStats) -> GetStats:
         """The query with what this actor knows; it passes through all that know something."""
         return GetStats(
-            reply_to=query.reply_to, queued=len(self._waiting), current_seq=self._seq, now=self._clock.time()
+            reply_to=query.reply_to,
+            queued=len(self._waiting) + (0 if self._outside is None else self._outside.queued),
+            current_seq=self._seq,
+            outside=0 if self._outside is None else self._outside.unsequenced,
+            now=self._clock.time(),
         )
 
     def on_drain(self, message: Drain) -> None:
@@ -97,14 +155,31 @@ class Sequencer(Actor):
         waiting = self._waiting
         if len(waiting) and self._ended_through - self._durable_through <= UNDURABLE_MAX:
             self._sequence(waiting)
-        if self._drains and not len(waiting) and not len(self._window):
+        if self._outside is not None and self._outside.queued:
+            self._begin_outside(self._outside)
+        if self._drains and not (len(waiting) or len(self._window) or self._is_anything_outside):
             for reply_to in self._drains:
                 self.coordinator.tell(Drain(reply_to=reply_to))
             self._drains.clear()
 
+    @property
+    def _is_anything_outside(self) -> bool:
+        return self._outside is not None and bool(self._outside.queued or len(self._outside))
+
+    def _begin_outside(self, outside: OutsideRuns) -> None:
+        """Let completion runs execute, as many as there are slots; they get their seqs when they have finished."""
+        now = self._clock.time()  # Before any is taken, as in `_sequence`.
+        begun = tuple(outside.take())
+        if begun:
+            self.sequenced += len(begun)
+            ledger = self._ledger
+            ledger.now = max(ledger.now, now)
+            self.coordinator.tell(RunsBegun(submissions=begun, begun_at=ledger.now))
+
     def let_go(self) -> None:
         """Forget what waits, because it was answered; for the system that has stopped or broken down."""
         self._waiting = WaitingTriggers()
+        self._outside = None
 
     def _sequence(self, waiting: WaitingTriggers) -> None:
         window = self._window

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, Protocol
 from seqtor.actors.answers import Call
 from seqtor.actors.calls import ReplayedCalls
 from seqtor.actors.committer.judge import resolve_all
+from seqtor.actors.completion import make_completion_run
 from seqtor.actors.effects import EffectFunctions
 from seqtor.actors.handlers import Handler
 from seqtor.actors.journal.encoding import error_record
@@ -24,7 +25,7 @@ from seqtor.actors.mailbox import Mailbox
 from seqtor.actors.outbox import Outbox, Prepare
 from seqtor.actors.publications import Publication
 from seqtor.actors.resources import ResourceRef, Resources
-from seqtor.actors.runs import AsyncRun, RunContext, SyncRun
+from seqtor.actors.runs import AsyncRun, Run, RunContext, SyncRun
 from seqtor.actors.stores.contract import StoreActor, StoreRef
 from seqtor.actors.submissions import Intake, Origin, RetryOf, Submission
 from seqtor.actors.transactions import Transaction
@@ -144,6 +145,7 @@ class Surroundings:
             async_reads=whatever,
             make_outbox=lambda submission: Outbox(submission, program.prepare, program.effects),
             resources=self.resources,
+            outside=whatever,
         )
 
     # The clock.
@@ -225,8 +227,12 @@ class Execution:
         record, submission = run.record, self._submission(run)
         since, before = record.first_snapshot, record.seq - 1
         around.newest = LastSnapshot(record.snapshot, run.states, lambda: run.earlier.written(since, before))
-        kind = AsyncRun if run.handler.is_async else SyncRun
-        actor = kind(around.context, around.context.pool, submission)
+        actor: Run
+        if run.handler.by_completion:
+            actor = make_completion_run(around.context, submission, outside=False)
+        else:
+            kind = AsyncRun if run.handler.is_async else SyncRun
+            actor = kind(around.context, around.context.pool, submission)
         first = FirstSnapshot(since, run.earlier.at)
         first.next = around.newest
         actor.first_snapshot = first
