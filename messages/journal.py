@@ -146,20 +146,23 @@ class MakeCheckpoint:
 class RunsDurable:
     """From: journal, after the group is on disk; coordinator passes it on. To: coordinator, sequencer. Answer: none.
 
-    All seqs through `through` are durable. Twice: the second is ignored.
+    All seqs through `through` are durable, and with those that have overtaken `count` records in all, the first that were
+    told. Twice: the second is ignored.
     """
 
     through: int
+    count: int
 
 
 @message
 class OpenWorkFound:
     """From: journal. To: checkpointer. Answer: none; what has not ended as of the entries through `entries_through`.
 
-    `chain` is the hash at the checkpoint's seq. Twice: harmless.
+    `chain` is the hash at the checkpoint's seq, `links` what the records behind it are held against. Twice: harmless.
     """
 
     chain: bytes
+    links: Any
     entries_through: int
     submissions: tuple[Any, ...]
     calls: tuple[Any, ...]
@@ -168,3 +171,4 @@ class OpenWorkFound:
     dead: tuple[Any, ...]
     dead_runs: tuple[Any, ...]
     resubmitted: tuple[tuple[str, str], ...]
+    sequenced: tuple[Any, ...]

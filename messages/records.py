@@ -24,6 +24,7 @@ __all__ = [
     "RecordedEffect",
     "RecordedError",
     "RecordedTrigger",
+    "SequencedRecord",
 ]
 
 FORMAT = 1
@@ -125,6 +126,19 @@ class CallRecord(JournalRecord):
     call: RecordedCall | None = None
 
 
+class SequencedRecord(JournalRecord):
+    """The entry that binds a run to its seq before it has ended, because a later seq has overtaken it.
+
+    It is durable with the record of the first that does. After a crash the run executes again under that seq, with
+    `sequenced_at` as its `tx.now`; all other seqs are given anew.
+    """
+
+    format: int = FORMAT
+    run: str
+    seq: int
+    sequenced_at: float
+
+
 class EffectRecord(JournalRecord):
     """How an effect ended: carried out (`submitted` is the trigger that it returned), or given up with `error`.
 
@@ -218,6 +232,10 @@ class OpenWork(JournalRecord):
     make no checkpoint, so that their commits are needed from the first on; `closed` are the effects (seq, index) of later
     commits that have ended already. `dead` are effects that were given up, `dead_runs` runs; `resubmitted` tells by the
     place of a dead letter (seq, or seq.index) which run was its resubmission.
+
+    Where later seqs had overtaken the checkpoint's: `sequenced` are the runs that are bound to a seq and have not ended;
+    `links` (seq, hash) and `passed` are what the records behind the checkpoint are held against, if that is not the one
+    hash at its seq: the records up to it that one behind it follows, and those behind it that one up to it has followed.
     """
 
     format: int = FORMAT
@@ -231,3 +249,6 @@ class OpenWork(JournalRecord):
     dead: list[EffectRecord] = []
     dead_runs: list[DeadRunRecord] = []
     resubmitted: dict[str, str] = {}
+    sequenced: list[SequencedRecord] = []
+    links: list[tuple[int, str]] = []
+    passed: list[int] = []

@@ -134,12 +134,17 @@ class ReplaceRun:
 class RunsEnded:
     """From: committer. To: journal (first), coordinator (records, answers) and sequencer (free slots).
 
-    `runs` are `EndedRun`s in append order; `ended_at` is POSIX seconds. Answer: none here; `RunsDurable` from the journal
-    to the coordinator. Twice: the second is ignored.
+    `runs` are `EndedRun`s in append order; `ended_at` is POSIX seconds. With them `count` runs have ended, all of those up
+    to `through` and some above it, which have overtaken; `overtaken` are the submissions of the runs below those that have
+    not ended. (A journal that is restarted counts for itself.) Answer: none here; `RunsDurable` from the journal to the
+    coordinator. Twice: the second is ignored.
     """
 
     runs: tuple[Any, ...]
     ended_at: float
+    through: int = 0
+    count: int = 0
+    overtaken: tuple[Any, ...] = ()
 
 
 @message

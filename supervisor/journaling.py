@@ -95,9 +95,13 @@ class Journaling:
         now = calls[0].now if calls else None
         due = record.due if retry is None else None
         origin = Origin(record.run, record.key, record.cause, now, retry, record.resubmits, due, record.deferrals)
-        return Submission(
+        submission: Submission[Any] = Submission(
             self.intake, record.arrival, trigger, handler, record.priority, record.event_time, record.submitted_at, origin,
         )  # fmt: skip
+        bound = recovery.seq_of.get(record.run)
+        if bound is not None:  # It was overtaken: it executes again under its seq.
+            submission.seq, submission.sequenced_at = bound.seq, bound.sequenced_at
+        return submission
 
     # The actors ----------------------------------------------------------------------------------------------------------
 
@@ -118,7 +122,7 @@ class Journaling:
         self._closed = closed
         recovery = self.recovery
         opened = recovery.opened
-        begun = Begun(opened, recovery.chain, open_runs, recovery.tail_bytes)
+        begun = _begun(recovery, open_runs)
         self.ref = Journal.start_on(
             dispatchers.dedicated("journal"), self._backend, begun, self._stores, dispatchers.timers, parent=root,
             restartable=True,
@@ -199,7 +203,7 @@ class Journaling:
         ]
         calls = [call for run, calls in recovery.calls.items() if run in recovery.accepted for call in calls]
         open_runs = _open_runs(recovery, submissions, calls)
-        return Begun(recovery.opened, recovery.chain, open_runs, recovery.tail_bytes)
+        return _begun(recovery, open_runs)
 
     # Asking it -----------------------------------------------------------------------------------------------------------
 
@@ -222,7 +226,12 @@ def _is_effect(message: Any) -> bool:
     return isinstance(message, AppendEntry) and isinstance(message.record, EffectRecord)
 
 
+def _begun(recovery: Recovery, open_runs: OpenRuns) -> Begun:
+    return Begun(recovery.opened, recovery.tip, recovery.chain, open_runs, recovery.tail_bytes, recovery.breaks)
+
+
 def _open_runs(recovery: Recovery, submissions: Iterable[Submission[Any]], calls: Iterable[Any]) -> OpenRuns:
     return OpenRuns(
-        submissions, calls, recovery.effects.values(), recovery.dead, recovery.dead_runs, recovery.resubmitted
-    )
+        submissions, calls, recovery.effects.values(), recovery.dead, recovery.dead_runs, recovery.resubmitted,
+        recovery.sequenced.values(),
+    )  # fmt: skip

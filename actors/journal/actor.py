@@ -7,6 +7,10 @@ being synced, the next queues up.
 
 An accepted trigger whose run ends before its row is written needs no row: the record of the run holds the trigger. So
 rows wait a moment (`INTAKE_DELAY_S`), unless someone waits for them.
+
+A run may end before one with a lower seq. The group that holds the first record which overtakes a seq holds the row of that
+seq's trigger, too, and an entry that binds the run to the seq, unless they are on disk already: so after a crash the run
+executes again under it. The hash chain follows the order in which records are appended.
 """
 
 from __future__ import annotations
@@ -20,10 +24,20 @@ from loguru import logger
 from seqtor.actors.base import Actor
 from seqtor.actors.dispatchers.contract import Timers
 from seqtor.actors.invariants import require
+from seqtor.actors.journal.chain import Break, links_after
 from seqtor.actors.journal.contract import Backend, CheckpointInfo, CommitRow, EntryRow, Group, KeyRow, Opened
-from seqtor.actors.journal.encoding import GENESIS, accepted_text, chained, commit_text, entry_text, payload_digest
+from seqtor.actors.journal.encoding import (
+    GENESIS,
+    accepted_text,
+    chained,
+    commit_text,
+    entry_text,
+    model_json,
+    payload_digest,
+)
 from seqtor.actors.journal.history import kept_from
 from seqtor.actors.journal.open_runs import OpenRuns
+from seqtor.actors.journal.reached import NOTHING_REACHED, Reached
 from seqtor.actors.mailbox import Mailbox, answer_error
 from seqtor.actors.stores.contract import StoreRef
 from seqtor.actors.submissions import Submission
@@ -42,7 +56,7 @@ from seqtor.messages.journal import (
     RunsDurable,
     TrimJournal,
 )
-from seqtor.messages.records import CallRecord, EffectRecord
+from seqtor.messages.records import CallRecord, EffectRecord, SequencedRecord
 from seqtor.messages.runs import RunsEnded, State
 
 __all__ = ["INTAKE_DELAY_S", "Begun", "Journal"]
@@ -53,18 +67,25 @@ INTAKE_ROWS_MIN = 4  # In one with commits: or, if that is more, one for so many
 COMMITS_PER_INTAKE_ROW = 32
 CHECKPOINT_BYTES_MIN = 16 << 20
 TRIM_ROWS = 1000
+BREAKS_MAX = 1 << 16
+
+Bound = tuple[SequencedRecord, Submission[Any]]
+"""What binds an overtaken run to its seq, and the run."""
 
 
 class Begun(NamedTuple):
-    """How a journal was found: what was opened, the hash of its last record, and the work that had not ended.
+    """How a journal was found: what was opened, the seq and the hash of the record that was appended last, and the work
+    that had not ended.
 
-    `tail_bytes` is how much lies behind the last checkpoint.
+    `tail_bytes` is how much lies behind the last checkpoint, `breaks` where the append order is not that of the seqs there.
     """
 
     opened: Opened
+    tip: int
     chain: bytes
     open_work: OpenRuns
     tail_bytes: int = 0
+    breaks: Sequence[Break] = ()
 
 
 class Journal(Actor):
@@ -93,10 +114,14 @@ class Journal(Actor):
         self._stores = stores
         self._timers = timers
         self._begin_again = begin if callable(begin) else None
-        self._told = told
-        self._accepted = accepted
-        self._epoch = self._previous = self._told_through = self._position = self.durable_through = 0
+        self._told_before = told
+        self._accepted_before = accepted
+        self._epoch = self._previous = self._position = 0
         self._chain = GENESIS
+        self._told = self._written = NOTHING_REACHED  # The seqs that have ended, as far as they were told, and written.
+        self._breaks: list[Break] = []
+        self._breaks_from = self._breaks_next = 0  # Those around earlier seqs are forgotten.
+        self._overtaken: dict[int, Submission[Any]] = {}  # By seq: told, not ended, and not bound to the seq yet.
         self.checkpoints: tuple[CheckpointInfo, ...] = ()  # Read by who travels in time; only this actor writes it.
         self.kept_from = 1  # The oldest seq whose history is kept; as `checkpoints`.
         self.failed = False  # The medium, which is final.
@@ -122,7 +147,9 @@ class Journal(Actor):
         opened = begun.opened
         self._epoch = opened.epoch
         self._chain = begun.chain
-        self._previous = self._told_through = self.durable_through = opened.commits_through
+        self._previous = begun.tip
+        self._told = self._written = opened.reached
+        self._breaks = list(begun.breaks)
         self._position = opened.entries_through
         self.checkpoints = opened.checkpoints
         self.kept_from = kept_from(opened)
@@ -135,25 +162,36 @@ class Journal(Actor):
         if self._begin_again is None:
             return
         self._found(self._begin_again())
-        through = self._previous
-        self.coordinator.tell(RunsDurable(through=through))
-        for message in self._told:
-            runs = tuple([ended for ended in message.runs if ended.seq > through])
-            if runs:
-                self.on_runs_ended(RunsEnded(runs=runs, ended_at=message.ended_at))
-        for submission in self._accepted:
-            if submission.id not in self._open.submissions and (submission.seq is None or submission.seq > through):
+        self._say_durable()
+        written = self._written
+        runs = [
+            (ended, message.ended_at)
+            for message in self._told_before
+            for ended in message.runs
+            if not written.has(ended.seq)
+        ]
+        # Which of them overtake which follows from all that has ended, and from what has a seq and has not.
+        ended = {run.seq for run, _ in runs}
+        last = max(ended, default=0)
+        for submission in self._accepted_before:
+            seq = submission.seq
+            if seq is not None and written.last < seq < last and seq not in ended:
+                self._overtaken[seq] = submission
+            if submission.id not in self._open.submissions and (seq is None or not written.has(seq)):
                 self._intake[submission.id] = submission
-        self._told = self._accepted = ()
+        for run, ended_at in runs:
+            self._runs.append(RunsEnded(runs=(run,), ended_at=ended_at))
+        self._told = written.after([run.seq for run, _ in runs], self._overtaken)
+        self._told_before = self._accepted_before = ()
         self.on_batch_end()
 
     # What is to be written -----------------------------------------------------------------------------------------
 
     def on_append_intake(self, message: AppendIntake) -> None:
-        told_through = self._told_through
+        told = self._told
         for submission in message.submissions:
             seq = submission.seq
-            if seq is None or seq > told_through:  # Else it has ended; it was told again after a crash.
+            if seq is None or not told.has(seq):  # Else it has ended; it was told again after a crash.
                 self._intake[submission.id] = submission
 
     def on_flush_intake(self, message: FlushIntake) -> None:
@@ -166,9 +204,17 @@ class Journal(Actor):
         self._intake_waited = True
 
     def on_runs_ended(self, message: RunsEnded) -> None:
-        if message.runs[0].seq > self._told_through:  # Else it is told again, by a core that was restarted.
-            self._told_through = message.runs[-1].seq
-            self._runs.append(message)
+        told, runs = self._told, message.runs
+        if told.has(runs[0].seq):
+            return  # It is told again, by a core that was restarted.
+        if message.overtaken or told.gaps:
+            late = {each.seq: each for each in message.overtaken if each.seq > told.last}
+            self._told = told.after([ended.seq for ended in runs], late)
+            self._overtaken |= late
+        else:
+            last = told.last + len(runs)
+            self._told = Reached(last, last)
+        self._runs.append(message)
 
     def on_append_entry(self, message: AppendEntry) -> None:
         record = message.record
@@ -191,11 +237,12 @@ class Journal(Actor):
         told, self._runs = self._runs, []
         commits: list[CommitRow] = []
         keys: list[KeyRow] = []
+        breaks: list[Break] = []
         chain, previous, size = self._chain, self._previous, 0
         for message in told:
             for ended in message.runs:
-                if ended.seq <= previous:
-                    require(False, "runs are journaled in seq order", seq=ended.seq, previous=previous)
+                if ended.seq != previous + 1:
+                    breaks.append(Break(previous, ended.seq, chain))
                 body = commit_text(ended, previous, self._epoch, message.ended_at, self._stores)
                 chain = chained(chain, body)
                 commits.append(CommitRow(ended.seq, body, chain))
@@ -206,27 +253,74 @@ class Journal(Actor):
                     self._open.submissions.pop(submission.id, None)
                 if submission.origin is not None:
                     keys += _key_of(ended)
-        entries, intake_keys = self._entry_rows(len(commits))
-        self._write(self._backend.append, Group(commits, entries, [*intake_keys, *keys]))
-        self._chain, self._previous = chain, previous
+        bound = self._bind_overtaken() if self._overtaken else ()
+        entries, intake_keys = self._entry_rows(len(commits), bound)
+        late = [record.seq for record, _ in bound]
+        self._write(self._backend.append, Group(commits, entries, [*intake_keys, *keys], late))
+        self._chain, self._previous, self._written = chain, previous, self._told
+        if breaks:
+            self._note_breaks(breaks)
         open_work = self._open
         for message in told:
             for ended in message.runs:
-                if ended.released is not None or open_work.calls or ended.state is not State.COMMITTED:
+                if (
+                    ended.released is not None
+                    or open_work.calls
+                    or open_work.sequenced
+                    or ended.state is not State.COMMITTED
+                ):
                     open_work.ended(ended, message.ended_at)
                 if ended.submission.origin is not None:
                     open_work.resubmits(ended.submission)
+        for record, _ in bound:
+            open_work.sequenced[record.seq] = record
         self._position += len(entries)
         self._bytes += size + sum(len(entry.body) for entry in entries)
         if commits:
-            self.durable_through = previous
-            self.coordinator.tell(RunsDurable(through=previous))
+            self._say_durable()
         if self._bytes > max(CHECKPOINT_BYTES_MIN, self._last_checkpoint_bytes()) and not self._checkpoint_asked:
             self._checkpoint_asked = True
             if self.checkpointer is not None:
                 self.checkpointer.tell(CheckpointDue())
 
-    def _entry_rows(self, commits: int) -> tuple[list[EntryRow], list[KeyRow]]:
+    @property
+    def durable_through(self) -> int:
+        """All seqs up to this are on disk."""
+        return self._written.through
+
+    @property
+    def durable_count(self) -> int:
+        """How many records are on disk: those, and the ones that have overtaken."""
+        return self._written.total
+
+    def _say_durable(self) -> None:
+        self.coordinator.tell(RunsDurable(through=self._written.through, count=self._written.total))
+
+    def _bind_overtaken(self) -> Sequence[Bound]:
+        """The runs that this group overtakes, with what binds them to their seqs.
+
+        Must be in the group: if only the record were on disk after a crash, nobody could tell which run its gap was for.
+        """
+        overtaken, self._overtaken = self._overtaken, {}
+        return [
+            (SequencedRecord(run=each.id, seq=seq, sequenced_at=each.sequenced_at), each)
+            for seq, each in overtaken.items()
+            if not self._told.has(seq)  # Else it has ended in the same group.
+        ]
+
+    def _note_breaks(self, breaks: Sequence[Break]) -> None:
+        """Remember where the append order left that of the seqs, for the next checkpoint; not more than a bounded number."""
+        self._breaks += breaks
+        if len(self._breaks) > BREAKS_MAX:
+            # A checkpoint is asked for at a seq that has lately become durable. So those before the last time may go.
+            self._forget_breaks(self._breaks_next)
+            self._breaks_next = self._written.through
+
+    def _forget_breaks(self, through: int) -> None:
+        self._breaks_from = max(self._breaks_from, through)
+        self._breaks = [each for each in self._breaks if max(each.after, each.seq) > through]
+
+    def _entry_rows(self, commits: int, bound: Sequence[Bound]) -> tuple[list[EntryRow], list[KeyRow]]:
         """Rows for the entries that were told, and for accepted triggers.
 
         Of these all, if somebody waits for them; else so many as do not hold up the commits, whose records make most of
@@ -242,14 +336,21 @@ class Journal(Actor):
         else:
             count = INTAKE_ROWS if self._intake_waited else 0
         taken = list(itertools.islice(self._intake.values(), count))
+        if bound:
+            first = {each.id: each for _, each in bound if each.id not in self._open.submissions}
+            taken = [*first.values(), *(each for each in taken if each.id not in first)]
         for submission in taken:
             position += 1
-            self._open.submissions[submission.id] = self._intake.pop(submission.id)
+            self._intake.pop(submission.id, None)
+            self._open.submissions[submission.id] = submission
             self._open.resubmits(submission)
             rows.append(EntryRow(position, "accepted", submission.id, accepted_text(submission)))
             if submission.key is not None:
                 keys.append(KeyRow(submission.key, submission.id, payload_digest(submission.trigger), None))
         self._intake_due = self._intake_waited = False
+        for binding, _ in bound:
+            position += 1
+            rows.append(EntryRow(position, "sequenced", binding.run, model_json(binding)))
         for record, submitted in self._entries:
             position += 1
             kind, ref = self._open.noted(record, submitted)
@@ -291,8 +392,18 @@ class Journal(Actor):
             message.reply_to.set(found)
 
     def on_get_open_work(self, message: GetOpenWork) -> None:
-        chain = self._chain if message.seq == self._previous else self._chain_at(message.seq)
-        message.reply_to.set(self._open.found(message.seq, chain, self._position))
+        seq = message.seq
+        if seq < self._breaks_from:
+            error = RuntimeError(
+                f"no checkpoint can be made at seq {seq} any more, too much has ended since: make another"
+            )
+            message.reply_to.set_exception((RuntimeError, error, None))
+            self._checkpoint_asked = False
+            return
+        require(seq <= self._written.through, "a checkpoint stands for all seqs up to its own", seq=seq)
+        chain = self._chain if seq == self._previous else self._chain_at(seq)
+        links = links_after(seq, self._previous, self._chain, self._breaks, lambda _: chain)
+        message.reply_to.set(self._open.found(seq, chain, links, self._position))
 
     def on_keep_checkpoint_part(self, message: KeepCheckpointPart) -> None:
         if message.number == 0:
@@ -311,6 +422,7 @@ class Journal(Actor):
         self.checkpoints = (*self.checkpoints, message.info)
         self._bytes = 0
         self._checkpoint_asked = False
+        self._forget_breaks(seq)
         message.reply_to.set(message.info)
 
     def on_trim_journal(self, message: TrimJournal) -> None:
@@ -333,6 +445,9 @@ class Journal(Actor):
             raise
 
     def _chain_at(self, seq: int) -> bytes:
+        for info in self.checkpoints:  # Its row may be trimmed.
+            if info.seq == seq:
+                return info.chain
         return next(self._backend.commits(seq, seq)).chain if seq else GENESIS
 
     def _last_checkpoint_bytes(self) -> int:

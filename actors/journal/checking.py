@@ -12,11 +12,13 @@ from typing import NamedTuple
 
 from pydantic_core import from_json
 
+from seqtor.actors.journal.chain import Links, checked_rows
 from seqtor.actors.journal.contents import Contents
 from seqtor.actors.journal.contract import Backend, CheckpointInfo, Opened
-from seqtor.actors.journal.history import chain_before
-from seqtor.actors.journal.recovery import checked_row, commit_record, entry_record, open_work, read_sections
+from seqtor.actors.journal.history import chain_from
+from seqtor.actors.journal.recovery import commit_record, entry_record, links_of, open_work, read_sections
 from seqtor.messages.errors import JournalCorrupted
+from seqtor.messages.records import SequencedRecord
 
 __all__ = ["Damage", "Findings", "check_journal"]
 
@@ -32,7 +34,10 @@ class Damage(NamedTuple):
 
 
 class Findings(NamedTuple):
-    """What is in a journal. `intact_through` is the last seq before which, and with which, all commits are intact."""
+    """What is in a journal. `intact_through` is the last seq before which, and with which, all commits are intact.
+
+    `ahead` is how many commits are there behind `commits_through`: they have overtaken a seq that has not ended.
+    """
 
     commits_from: int
     commits_through: int
@@ -40,6 +45,7 @@ class Findings(NamedTuple):
     entries: int
     keys: int
     checkpoints: tuple[int, ...]
+    ahead: int
     damage: tuple[Damage, ...]
 
 
@@ -54,6 +60,9 @@ class Check:
         self._contents: Contents | None = None
         self.intact_through = opened.commits_from - 1
         self.entries = self.keys = 0
+        self._bound: set[int] = (
+            set()
+        )  # The seqs of which is known which run they belong to, though they have not ended.
 
     def findings(self) -> Findings:
         opened = self._opened
@@ -61,60 +70,66 @@ class Check:
             self._commits()
         with self._noting("entries"):
             for row in self._backend.entries(opened.entries_from, opened.entries_through):
-                entry_record(row, self._backend.place)
+                record = entry_record(row, self._backend.place)
+                if isinstance(record, SequencedRecord):
+                    self._bound.add(record.seq)
                 self.entries += 1
+            self._require_bound()
         with self._noting("idempotency keys"):
             keys = self._backend.keys()
             for key in keys:
                 self.keys += 1
-                if key.seq is not None and key.seq > opened.commits_through:
+                if key.seq is not None and not opened.reached.has(key.seq):
                     raise JournalCorrupted(
                         f"{self._backend.place}: the idempotency key {key.key!r} ended at seq {key.seq}, and the commits "
-                        f"end at {opened.commits_through}"
+                        f"end at {opened.commits_last}"
                     )
         checkpoints = tuple(info.seq for info in opened.checkpoints)
         return Findings(
             opened.commits_from, opened.commits_through, self.intact_through, self.entries, self.keys, checkpoints,
-            tuple(self._damage),
+            opened.reached.total - opened.commits_through, tuple(self._damage),
         )  # fmt: skip
 
     def _commits(self) -> None:
         """The chain, the records, and each checkpoint when the commits have come to it."""
         backend, opened = self._backend, self._opened
-        first, last = opened.commits_from, opened.commits_through
+        first, last = opened.commits_from, opened.commits_last
         checkpoints = {info.seq: info for info in opened.checkpoints}
         for info in opened.checkpoints:  # Of those whose commits are gone only what is in them can be read.
             if info.seq < first:
                 self._contents = None
-                self._checkpoint(info, None)
+                self._checkpoint(info)
                 if info.seq < first - 1:
                     self._contents = None
-        chain = chain_before(opened, first)
-        expected = first
-        for row in backend.commits(first, last):
-            checked_row(row, expected, chain, backend.place)
+        chain = chain_from(backend, opened)
+        for row in checked_rows(backend, first, last, chain, opened.gaps):
             commit_record(row, backend.place)
-            chain = row.chain
-            if self._contents is not None:
-                self._contents.fold(from_json(row.body))
-            self.intact_through = expected
-            if expected in checkpoints:
-                self._checkpoint(checkpoints[expected], chain)
-            if self._progress is not None and expected % EVERY == 0:
-                self._progress(expected, last)
-            expected += 1
-        if expected <= last:
-            raise JournalCorrupted(
-                f"{backend.place}: the records end at seq {expected - 1}, {last} were written", expected
-            )
+            if row.seq <= opened.commits_through:
+                if self._contents is not None:
+                    self._contents.fold(from_json(row.body))
+                self.intact_through = row.seq
+            if row.seq in checkpoints:
+                self._checkpoint(checkpoints[row.seq], row.chain, chain.links)
+            if self._progress is not None and row.seq % EVERY == 0:
+                self._progress(row.seq, last)
 
-    def _checkpoint(self, info: CheckpointInfo, chain: bytes | None) -> None:
+    def _require_bound(self) -> None:
+        for seq in self._opened.gaps:
+            if seq not in self._bound:
+                raise JournalCorrupted(
+                    f"{self._backend.place}: seq {seq} has no record although a later one has, and no entry says which run "
+                    "it belongs to",
+                    seq,
+                )
+
+    def _checkpoint(self, info: CheckpointInfo, chain: bytes | None = None, links: Links | None = None) -> None:
         """Read a checkpoint; what it says must be what the commits since the one before come to."""
         place = f"{self._backend.place}: checkpoint at seq {info.seq}"
         with self._noting(f"checkpoint at seq {info.seq}", info.seq):
             sections = read_sections(self._backend, info.seq)
-            open_work(sections, info.seq, self._backend.place)
-            if chain is not None and chain != info.chain:
+            work = open_work(sections, info.seq, self._backend.place)
+            self._bound.update(record.seq for record in work.sequenced)
+            if chain is not None and (chain != info.chain or links != links_of(info, work)):
                 raise JournalCorrupted(f"{place}: it was made after another record than the one of its seq", info.seq)
             found = Contents(info.seq, sections, self._backend.place)
             before, self._contents = self._contents, found

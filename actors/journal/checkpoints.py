@@ -14,6 +14,7 @@ from loguru import logger
 
 from seqtor.actors.base import Actor
 from seqtor.actors.futures import Driver, ReplyFuture
+from seqtor.actors.journal.chain import Links
 from seqtor.actors.journal.compaction import ended_before
 from seqtor.actors.journal.contract import Backend, CheckpointInfo, CheckpointPart
 from seqtor.actors.journal.encoding import accepted_text, json_of, model_json, text
@@ -74,7 +75,7 @@ class Checkpoints:
                 unkept.append(ref.name)
             else:
                 sections.append((store_section(ref.name), data))
-        sections.insert(0, (OPEN_WORK, self._open_work(work, unkept).encode()))
+        sections.insert(0, (OPEN_WORK, self._open_work(seq, work, unkept).encode()))
         for section, data in sections:
             for start in range(0, max(1, len(data)), PART_BYTES):
                 part = CheckpointPart(section, data[start : start + PART_BYTES])
@@ -86,7 +87,7 @@ class Checkpoints:
         self.last_seq = seq
         return info
 
-    def _open_work(self, work: OpenWorkFound, unkept: Sequence[str]) -> str:
+    def _open_work(self, seq: int, work: OpenWorkFound, unkept: Sequence[str]) -> str:
         shapes = json_of({ref.name: ref.spec.shape for ref in self._stores})
         parts = [
             ("unkept", map(text, unkept)),
@@ -98,6 +99,12 @@ class Checkpoints:
         ]
         if work.dead_runs:
             parts.append(("dead_runs", map(model_json, work.dead_runs)))
+        if work.sequenced:
+            parts.append(("sequenced", map(model_json, work.sequenced)))
+        links: Links = work.links
+        if links != Links({seq: work.chain}):
+            parts.append(("links", map(json_of, [(each, chain.hex()) for each, chain in links.hashes.items()])))
+            parts.append(("passed", map(json_of, links.passed)))
         lists = "".join(f',"{name}":[{",".join(texts)}]' for name, texts in parts)
         if work.resubmitted:
             lists += f',"resubmitted":{json_of(dict(work.resubmitted))}'

@@ -11,16 +11,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, Protocol
 
+from seqtor.actors.journal.chain import Chain, Links, hash_at
 from seqtor.actors.journal.contract import Backend, CheckpointInfo, CommitRow, Opened
 from seqtor.actors.journal.decoding import parsed
 from seqtor.actors.journal.encoding import GENESIS
-from seqtor.actors.journal.recovery import OPEN_WORK, checked_row, open_work, read_sections, writes_by_store
+from seqtor.actors.journal.recovery import OPEN_WORK, links_of, open_work, read_sections, writes_by_store
 from seqtor.actors.journal.walk import Walk
 from seqtor.actors.stores.contract import StoreActor, StoreRef
 from seqtor.messages.errors import JournalCorrupted
 from seqtor.messages.stores import Checkpoint
 
-__all__ = ["History", "KeptHistory", "Read", "chain_before", "history_of", "kept_from"]
+__all__ = ["History", "KeptHistory", "Read", "chain_from", "history_of", "kept_from"]
 
 PIECE = 1000
 Read = Callable[[Callable[[Backend], Any]], Any]
@@ -42,7 +43,7 @@ class History(Protocol):
         ...
 
     def chain_before(self, seq: int) -> bytes | None:
-        """The hash that the record of `seq` is chained to; None if that was compacted."""
+        """The hash of the seq before, which the record of `seq` follows unless it overtook or was; None if not known."""
         ...
 
     def states_at(self, seq: int) -> tuple[Any, ...]:
@@ -85,28 +86,41 @@ class KeptHistory:
         if first > last:
             return
         self._require_kept(first)
-        chain = self.chain_before(first)
+        chain = Chain(self.place, Links({}), self._hash_at, self._hash_before, first=first)
         while first <= last:
             stop = min(last, first + PIECE - 1)
             for row in self._read(partial(_commits, first, stop)):
                 if row.seq != first:
                     self._require_kept(first)
-                checked_row(row, first, chain, self.place)
+                    raise JournalCorrupted(f"{self.place}: seq {first} is missing, the next one is {row.seq}", first)
+                chain.check(row)
                 yield row
-                chain = row.chain
                 first += 1
             if first <= stop:
                 self._require_kept(first)
                 raise JournalCorrupted(f"{self.place}: seq {first} is missing, and everything up to {stop}", first)
 
     def chain_before(self, seq: int) -> bytes | None:
-        if seq == 1:
+        return self._hash_before(seq - 1)
+
+    def _hash_at(self, seq: int) -> bytes | None:
+        found = self._read(partial(_commits, seq, seq)) if seq >= self.first else []
+        return found[0].chain if found else None
+
+    def _hash_before(self, seq: int) -> bytes | None:
+        """The hash of a record that may be trimmed, if a checkpoint kept it."""
+        if seq == 0:
             return GENESIS
         for info in self._checkpoints():
-            if info.seq == seq - 1:
+            if info.seq == seq:
                 return info.chain
-        found = self._read(partial(_commits, seq - 1, seq - 1)) if seq > self.first else []
-        return found[0].chain if found else None
+        if seq >= self.first:
+            return self._hash_at(seq)
+        for info in self._checkpoints():
+            found = links_of(info, open_work(self._sections(info.seq), info.seq, self.place)).hashes.get(seq)
+            if found is not None:
+                return found
+        return None
 
     def states_at(self, seq: int) -> tuple[Any, ...]:
         return self.walk(seq).states
@@ -171,10 +185,18 @@ class KeptHistory:
         )
 
 
-def chain_before(opened: Opened, seq: int) -> bytes | None:
-    """The hash that the record of `seq` is chained to, as far as that is known without the record before it."""
-    found = [info.chain for info in opened.checkpoints if info.seq == seq - 1]
-    return found[0] if found else GENESIS if seq == 1 else None
+def chain_from(backend: Backend, opened: Opened) -> Chain:
+    """What the records that are there are held against, from the oldest on.
+
+    Where it is not known what the oldest of them follow, because a trimming is under way, those are taken as they are.
+    """
+    first = opened.commits_from
+    for info in opened.checkpoints:
+        if info.seq == first - 1:
+            work = open_work(read_sections(backend, info.seq), info.seq, backend.place)
+            return Chain(backend.place, links_of(info, work), hash_at(backend))
+    links = Links({0: GENESIS} if first == 1 else {})
+    return Chain(backend.place, links, hash_at(backend), first=first)
 
 
 def kept_from(opened: Opened) -> int:

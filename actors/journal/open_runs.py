@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from seqtor.actors.journal.encoding import dead_run_record
 from seqtor.messages.journal import OpenWorkFound
-from seqtor.messages.records import CallRecord, DeadRunRecord, EffectRecord, OpenEffect
+from seqtor.messages.records import CallRecord, DeadRunRecord, EffectRecord, OpenEffect, SequencedRecord
 from seqtor.messages.runs import State
 
 if TYPE_CHECKING:
+    from seqtor.actors.journal.chain import Links
     from seqtor.actors.submissions import Submission
     from seqtor.messages.commits import EndedRun
 
@@ -36,6 +37,7 @@ class OpenRuns:
         dead: Iterable[EffectRecord] = (),
         dead_runs: Iterable[DeadRunRecord] = (),
         resubmitted: Mapping[str, str] | None = None,
+        sequenced: Iterable[SequencedRecord] = (),
     ) -> None:
         self.submissions: dict[str, Submission[Any]] = {each.id: each for each in submissions}
         self.calls: dict[str, list[CallRecord]] = {}
@@ -45,6 +47,7 @@ class OpenRuns:
         self.dead: deque[EffectRecord] = deque(dead, maxlen=DEAD_LETTERS_MAX)
         self.dead_runs: deque[DeadRunRecord] = deque(dead_runs, maxlen=DEAD_LETTERS_MAX)
         self.resubmitted: dict[str, str] = dict(resubmitted or {})  # By the place of a dead letter: the run id.
+        self.sequenced: dict[int, SequencedRecord] = {each.seq: each for each in sequenced}  # Overtaken, by seq.
         self._closed: set[tuple[int, int]] = set()  # Effects that have ended, of commits behind the last checkpoint.
 
     def ended(self, ended: EndedRun, ended_at: float) -> None:
@@ -54,6 +57,8 @@ class OpenRuns:
             return
         if self.calls:
             self.calls.pop(ended.submission.id, None)
+        if self.sequenced:
+            self.sequenced.pop(ended.seq, None)
         if ended.state in DEAD_STATES:
             self.dead_runs.append(dead_run_record(ended, ended_at))
         released = ended.released
@@ -93,11 +98,12 @@ class OpenRuns:
             self.submissions[submission.id] = submission
         return "effect", ref
 
-    def found(self, seq: int, chain: bytes, entries_through: int) -> OpenWorkFound:
+    def found(self, seq: int, chain: bytes, links: Links, entries_through: int) -> OpenWorkFound:
         """A copy for the checkpoint at `seq`."""
         self._closed = {closed for closed in self._closed if closed[0] > seq}
         return OpenWorkFound(
             chain=chain,
+            links=links,
             entries_through=entries_through,
             submissions=tuple(self.submissions.values()),
             calls=tuple(call for calls in self.calls.values() for call in calls),
@@ -106,6 +112,7 @@ class OpenRuns:
             dead=tuple(self.dead),
             dead_runs=tuple(each for each in self.dead_runs if each.seq <= seq),
             resubmitted=tuple(self.resubmitted.items()),
+            sequenced=tuple(self.sequenced.values()),
         )
 
 

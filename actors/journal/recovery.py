@@ -1,21 +1,25 @@
 """Brings back what a journal holds: the stores' states, and the work that had not ended.
 
-Owns the way from rows to states, without any handler's code. Promises: what is read is checked (the hash chain, the shape
-of each record, its place); a journal that cannot be read is refused with the place, never taken for a shorter one; what
-the code no longer registers is named. Called at the start, on the caller's thread, before any actor has the backend.
+Owns the way from rows to states, without any handler's code. What has overtaken a seq that had not ended stays beside the
+states: that seq executes again, and must not see what came after it. Promises: what is read is checked (the hash chain,
+the shape of each record, its place); a journal that cannot be read is refused with the place, never taken for a shorter
+one; what the code no longer registers is named. Called at the start, on the caller's thread, before any actor has the
+backend.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
+from functools import cached_property
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from seqtor.actors.journal.chain import Break, Chain, Links, checked_rows, hash_at
 from seqtor.actors.journal.contract import Backend, CheckpointInfo, CommitRow, EntryRow, Opened
 from seqtor.actors.journal.decoding import parsed
-from seqtor.actors.journal.encoding import GENESIS, chained
+from seqtor.actors.journal.encoding import GENESIS
 from seqtor.actors.journal.open_runs import DEAD_LETTERS_MAX, DEAD_STATES
 from seqtor.actors.stores.contract import StoreRef
 from seqtor.messages.errors import JournalCorrupted, RegistrationError
@@ -27,18 +31,21 @@ from seqtor.messages.records import (
     EffectRecord,
     OpenEffect,
     OpenWork,
+    SequencedRecord,
 )
 from seqtor.messages.stores import Checkpoint
 
-__all__ = ["OPEN_WORK", "Recovery", "checked_row", "checked_rows", "commit_record", "entry_record", "open_work",
+__all__ = ["OPEN_WORK", "Recovery", "checked_rows", "commit_record", "entry_record", "links_of", "open_work",
            "read_sections", "store_section", "writes_by_store"]  # fmt: skip
 
 RecordT = TypeVar("RecordT", bound=BaseModel)
 OPEN_WORK = "open"
-ENTRY_KINDS: dict[str, type[AcceptedRecord | CallRecord | EffectRecord]] = {
+EntryRecord = AcceptedRecord | CallRecord | EffectRecord | SequencedRecord
+ENTRY_KINDS: dict[str, type[EntryRecord]] = {
     "accepted": AcceptedRecord,
     "call": CallRecord,
     "effect": EffectRecord,
+    "sequenced": SequencedRecord,
 }
 RUN_KINDS = ("accepted", "call")  # Of no interest once the run that `ref` names has ended.
 
@@ -61,10 +68,20 @@ def open_work(sections: dict[str, bytes], seq: int, place: str) -> OpenWork:
     return _record(OpenWork, sections.get(OPEN_WORK, b""), f"{place}: checkpoint at seq {seq}")
 
 
+def links_of(info: CheckpointInfo, work: OpenWork) -> Links:
+    """What the records behind a checkpoint are held against."""
+    if not work.links:
+        return Links({info.seq: info.chain})
+    return Links({seq: bytes.fromhex(chain) for seq, chain in work.links}, tuple(work.passed))
+
+
 class Recovery:
     """What is read from a journal at the start. `tail` holds each store's writes since the checkpoint.
 
-    `unkept` are the stores that the checkpoint does not hold, because they make none: their tail begins at seq 1.
+    It ends at the last seq up to which all have ended, `through`. `overlay` are the writes of those that have overtaken, by
+    store, in seq order; `sequenced` are the runs that they have overtaken, by seq: these execute again under it. `next_seq`
+    is the first that is to be given anew. `unkept` are the stores that the checkpoint does not hold, because they make
+    none: their tail begins at seq 1.
     """
 
     def __init__(self, backend: Backend, opened: Opened) -> None:
@@ -75,6 +92,14 @@ class Recovery:
         self.shapes: dict[str, str] = {}
         self.unkept: frozenset[str] = frozenset()
         self.chain = GENESIS
+        self.tip = 0
+        self.breaks: list[Break] = []
+        self.through = opened.commits_through
+        self.next_seq = opened.commits_last + 1
+        self.overlay: list[tuple[int, dict[str, list[tuple[str, Any, int]]]]] = []
+        self.sequenced: dict[int, SequencedRecord] = {}
+        self._reached = opened.reached
+        self._links = Links({0: GENESIS})
         self.now = 0.0
         self.accepted: dict[str, AcceptedRecord] = {}
         self.calls: dict[str, list[CallRecord]] = {}
@@ -91,6 +116,7 @@ class Recovery:
         self._read_commits()
         self._read_entries()
         self._close_what_ended()
+        self._require_sequenced()
 
     def states(self, refs: Sequence[StoreRef[Any]], recovered: Sequence[Any]) -> list[Any]:
         """Fold what was committed since the checkpoint into the states that the stores recovered."""
@@ -112,7 +138,11 @@ class Recovery:
     def require_known(self, stores: Iterable[str], triggers: Iterable[str], effects: Iterable[str]) -> None:
         """Raise RegistrationError that names all that the journal needs and the code does not register."""
         needed = [
-            ("store", set(self.shapes) | set(self.tail), set(stores)),
+            (
+                "store",
+                {*self.shapes, *self.tail, *(name for _, by_store in self.overlay for name in by_store)},
+                set(stores),
+            ),
             ("trigger", {record.trigger.type for record in self.accepted.values()}, set(triggers)),
             ("effect", {each.effect.name for each in self.effects.values()}, set(effects)),
         ]
@@ -122,6 +152,11 @@ class Recovery:
                 f"the journal {self.backend.place} holds work of {', '.join(missing)}, which the program no longer "
                 "registers: register it again (under the name it had), or let the version that has it end the work first"
             )
+
+    @cached_property
+    def seq_of(self) -> dict[str, SequencedRecord]:
+        """The runs that are bound to a seq, by run id."""
+        return {record.run: record for record in self.sequenced.values()}
 
     @property
     def dead_runs(self) -> list[DeadRunRecord]:
@@ -143,12 +178,14 @@ class Recovery:
                 )
             return
         sections = read_sections(self.backend, self.info.seq)
-        self.chain = self.info.chain
         for section, data in sections.items():
             if section != OPEN_WORK:
                 self.checkpoints[section.removeprefix("store:")] = data
         work = open_work(sections, self.info.seq, self.backend.place)
+        self._links = links_of(self.info, work)
         self.now = work.now
+        for record in work.sequenced:
+            self._bind(record)
         self.shapes = work.shapes
         self.unkept = frozenset(self.shapes) - frozenset(self.checkpoints)
         self.accepted = {record.run: record for record in work.accepted}
@@ -173,18 +210,41 @@ class Recovery:
                     self.resubmitted[record.resubmits] = record.run
             elif isinstance(record, CallRecord):
                 self.calls.setdefault(row.ref, []).append(record)
+            elif isinstance(record, SequencedRecord):
+                self._bind(record)
             else:
                 self._outcomes.append(record)
 
     def _read_commits(self) -> None:
         first = self.info.seq + 1 if self.info else 1
-        last = self.opened.commits_through
         if self.info and self.unkept:
             self._read_whole_tails(self.info)
-        for row in checked_rows(self.backend, first, last, self.chain):
-            self.chain = row.chain
+        chain = Chain(self.backend.place, self._links, hash_at(self.backend))
+        for row in checked_rows(self.backend, first, self.opened.commits_last, chain, self.opened.gaps):
             self.tail_bytes += len(row.body)
             self._fold_in(parsed(row.body))
+        self.tip, self.chain = chain.tip
+        self.breaks = chain.breaks
+
+    def _bind(self, record: SequencedRecord) -> None:
+        """A run has a seq for good if its seq has not ended."""
+        self.now = max(self.now, record.sequenced_at)
+        if not self._reached.has(record.seq):
+            self.sequenced[record.seq] = record
+
+    def _require_sequenced(self) -> None:
+        """Every seq that was overtaken says which run it belongs to, and the journal still has that run's trigger."""
+        for seq in self.opened.gaps:
+            record = self.sequenced.get(seq)
+            if record is None or record.run not in self.accepted:
+                why = (
+                    "nothing says which run" if record is None else f"the trigger of its run {record.run} is not there"
+                )
+                raise JournalCorrupted(
+                    f"{self.backend.place}: seq {seq} has no record although a later one has, and {why}: a record, or an "
+                    "entry, is missing. Restore it from a backup",
+                    seq,
+                )
 
     def _close_what_ended(self) -> None:
         for closed in self._closed:
@@ -228,8 +288,12 @@ class Recovery:
             )
         seq = record["seq"]
         self.now = max(self.now, record["sequenced_at"])
-        for store, writes in writes_by_store(record).items():
-            self.tail.setdefault(store, []).append((seq, writes))
+        by_store = writes_by_store(record)
+        if seq > self.through:
+            self.overlay.append((seq, by_store))
+        else:
+            for store, writes in by_store.items():
+                self.tail.setdefault(store, []).append((seq, writes))
         if "resubmits" in record:
             self.resubmitted[record["resubmits"]] = record["run"]
         if "deferred" in record:  # Only its seq has ended.
@@ -256,33 +320,6 @@ def _dead_run(record: dict[str, Any]) -> DeadRunRecord:
     )
 
 
-def checked_rows(backend: Backend, first: int, last: int, chain: bytes) -> Iterator[CommitRow]:
-    """The rows first..last, each held against the chain that begins with the hash before `first`."""
-    expected = first
-    for row in backend.commits(first, last):
-        checked_row(row, expected, chain, backend.place)
-        chain = row.chain
-        yield row
-        expected += 1
-    if expected <= last:
-        raise JournalCorrupted(f"{backend.place}: the records end at seq {expected - 1}, {last} were written", expected)
-
-
-def checked_row(row: CommitRow, expected: int, chain: bytes | None, place: str) -> None:
-    """Raise JournalCorrupted unless the row is that of seq `expected` and follows the hash `chain` (None: not known)."""
-    if row.seq != expected:
-        raise JournalCorrupted(f"{place}: seq {expected} is missing, the next one is {row.seq}", expected)
-    if chain is None:
-        return
-    found = chained(chain, row.body)
-    if found != row.chain:
-        raise JournalCorrupted(
-            f"{place}: the record of seq {row.seq}, or the one before it, is not what was written: its hash is "
-            f"{found.hex()[:16]}, kept was {row.chain.hex()[:16]}. `seqtor journal export` saves the records before",
-            row.seq,
-        )
-
-
 def writes_by_store(record: dict[str, Any]) -> dict[str, list[tuple[str, Any, int]]]:
     """The writes of a commit record (as parsed JSON): (key, JSON, version) by store."""
     by_store: dict[str, list[tuple[str, Any, int]]] = {}
@@ -291,7 +328,7 @@ def writes_by_store(record: dict[str, Any]) -> dict[str, list[tuple[str, Any, in
     return by_store
 
 
-def entry_record(row: EntryRow, place: str) -> AcceptedRecord | CallRecord | EffectRecord:
+def entry_record(row: EntryRow, place: str) -> EntryRecord:
     """An entry as a record. Raises JournalCorrupted if it is none."""
     where = f"{place}: entry {row.pos} ({row.kind} {row.ref})"
     kind = ENTRY_KINDS.get(row.kind)

@@ -13,13 +13,14 @@ from typing import Annotated, Any, TextIO
 import typer
 
 from seqtor.actors.clock import SystemClock
+from seqtor.actors.journal.chain import Chain, Links, checked_rows, hashes_ahead
 from seqtor.actors.journal.checking import Damage, Findings, check_journal
 from seqtor.actors.journal.compaction import ended_before, up_to
 from seqtor.actors.journal.contents import Contents
 from seqtor.actors.journal.contract import Backend, CheckpointInfo, CommitRow, KeyRow, Opened
 from seqtor.actors.journal.encoding import GENESIS, text
-from seqtor.actors.journal.history import chain_before
-from seqtor.actors.journal.recovery import OPEN_WORK, checked_row, read_sections
+from seqtor.actors.journal.history import chain_from
+from seqtor.actors.journal.recovery import OPEN_WORK, read_sections
 from seqtor.cli.options import AsJson, ExitCode, JournalOption, backend_of, exit_codes, opened_journal, usage_error
 from seqtor.cli.output import Progress, note, say, say_json
 from seqtor.messages.errors import JournalCorrupted
@@ -42,7 +43,7 @@ def verify(journal: JournalOption = None, as_json: AsJson = False) -> None:
             with opened_journal(backend) as (_, opened), Progress("journal verify") as progress:
                 findings = check_journal(backend, opened, progress)
         except JournalCorrupted as error:  # It does not even open.
-            findings = Findings(0, 0, 0, 0, 0, (), (Damage("the journal", str(error), error.seq),))
+            findings = Findings(0, 0, 0, 0, 0, (), 0, (Damage("the journal", str(error), error.seq),))
         if as_json:
             damage = [each._asdict() for each in findings.damage]
             say_json({"journal": backend.place, "intact": not damage, **findings._asdict(), "damage": damage})
@@ -60,6 +61,8 @@ def _summary(findings: Findings) -> str:
     commits = f"commits {findings.commits_from} to {findings.commits_through}"
     if findings.commits_from > findings.commits_through:
         commits = f"no commits after seq {findings.commits_through}"
+    if findings.ahead:
+        commits += f" and {findings.ahead} behind, which have overtaken others"
     if findings.damage and findings.intact_through < findings.commits_through:
         commits += f" (intact up to {findings.intact_through})"
     return (
@@ -174,17 +177,18 @@ class Exporting:
         count = 0
         if not isinstance(self._backend, SqliteBackend):
             return count
-        chain: bytes | None = GENESIS
-        expected = 0
-        for row in salvaged_commits(self._backend.place):
-            if not count:
-                expected, chain = row.seq, GENESIS if row.seq == 1 else None
+        place = self._backend.place
+        ahead = hashes_ahead(salvaged_commits(place))
+        chain: Chain | None = None
+        for row in salvaged_commits(place):
+            if chain is None:
+                links = Links({0: GENESIS} if row.seq == 1 else {})
+                chain = Chain(place, links, ahead.get, first=row.seq)
             try:
-                checked_row(row, expected, chain, self._backend.place)
+                chain.check(row)
             except JournalCorrupted:
                 break
             self._line(_commit_line(row))
-            expected, chain = expected + 1, row.chain
             count += 1
         return count
 
@@ -213,13 +217,11 @@ class Exporting:
                 yield f'{json.dumps(head)[:-1]}, "open": {sections[OPEN_WORK].decode()}}}'
 
     def _commits(self, opened: Opened) -> Iterator[str]:
-        first, last = opened.commits_from, opened.commits_through
-        chain, expected = chain_before(opened, first), first
+        first, last = opened.commits_from, opened.commits_last
+        chain = chain_from(self._backend, opened)
         with Progress("journal export") as progress:
-            for row in self._backend.commits(first, last):
-                checked_row(row, expected, chain, self._backend.place)
+            for row in checked_rows(self._backend, first, last, chain, opened.gaps):
                 yield _commit_line(row)
-                expected, chain = expected + 1, row.chain
                 if row.seq % EVERY == 0:
                     progress(row.seq, last)
 

@@ -348,7 +348,7 @@ def test_an_intact_journal_is_said_to_be_intact(shell: Shell) -> None:
     )
     assert shell.json("journal", "verify") == {
         "journal": "bank.db", "intact": True, "commits_from": 1, "commits_through": 6, "intact_through": 6,
-        "entries": entries, "keys": 2, "checkpoints": [0, 3, 6], "damage": [],
+        "entries": entries, "keys": 2, "checkpoints": [0, 3, 6], "ahead": 0, "damage": [],
     }  # fmt: skip
 
 

@@ -31,6 +31,7 @@ from seqtor import (
 )
 from seqtor.actors import SimulatedDispatchers
 from seqtor.actors.journal import actor, open_runs
+from seqtor.actors.journal.chain import Links
 from seqtor.actors.journal.memory import MemoryBackend
 from seqtor.messages import DeadRunRecord, RecordedError, RecordedTrigger
 from tests.programs import WAIT_S, simulated, threaded
@@ -417,7 +418,7 @@ def test_a_checkpoint_holds_the_dead_letters_of_the_runs_before_it_and_no_others
         )
         for seq in (1, 3, 4)
     ]  # fmt: skip
-    found = open_runs.OpenRuns(dead_runs=runs).found(3, b"", 0)
+    found = open_runs.OpenRuns(dead_runs=runs).found(3, b"", Links({3: b""}), 0)
     assert [run.seq for run in found.dead_runs] == [1, 3], "later ones are in the records behind it"
 
 
