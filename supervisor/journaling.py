@@ -122,7 +122,7 @@ class Journaling:
         self._closed = closed
         recovery = self.recovery
         opened = recovery.opened
-        begun = _begun(recovery, open_runs)
+        begun = Begun.with_work(recovery, open_runs)
         self.ref = Journal.start_on(
             dispatchers.dedicated("journal"), self._backend, begun, self._stores, dispatchers.timers, parent=root,
             restartable=True,
@@ -203,7 +203,7 @@ class Journaling:
         ]
         calls = [call for run, calls in recovery.calls.items() if run in recovery.accepted for call in calls]
         open_runs = _open_runs(recovery, submissions, calls)
-        return _begun(recovery, open_runs)
+        return Begun.with_work(recovery, open_runs)
 
     # Asking it -----------------------------------------------------------------------------------------------------------
 
@@ -224,10 +224,6 @@ class Journaling:
 
 def _is_effect(message: Any) -> bool:
     return isinstance(message, AppendEntry) and isinstance(message.record, EffectRecord)
-
-
-def _begun(recovery: Recovery, open_runs: OpenRuns) -> Begun:
-    return Begun(recovery.opened, recovery.tip, recovery.chain, open_runs, recovery.tail_bytes, recovery.breaks)
 
 
 def _open_runs(recovery: Recovery, submissions: Iterable[Submission[Any]], calls: Iterable[Any]) -> OpenRuns:

@@ -38,6 +38,7 @@ from seqtor.actors.journal.encoding import (
 from seqtor.actors.journal.history import kept_from
 from seqtor.actors.journal.open_runs import OpenRuns
 from seqtor.actors.journal.reached import NOTHING_REACHED, Reached
+from seqtor.actors.journal.recovery import Recovery
 from seqtor.actors.mailbox import Mailbox, answer_error
 from seqtor.actors.stores.contract import StoreRef
 from seqtor.actors.submissions import Submission
@@ -86,6 +87,11 @@ class Begun(NamedTuple):
     open_work: OpenRuns
     tail_bytes: int = 0
     breaks: Sequence[Break] = ()
+
+    @classmethod
+    def with_work(cls, recovery: Recovery, open_work: OpenRuns) -> Begun:
+        """What was recovered; the work that had not ended is made by who knows its handlers."""
+        return cls(recovery.opened, recovery.tip, recovery.chain, open_work, recovery.tail_bytes, recovery.breaks)
 
 
 class Journal(Actor):
@@ -207,12 +213,12 @@ class Journal(Actor):
         told, runs = self._told, message.runs
         if told.has(runs[0].seq):
             return  # It is told again, by a core that was restarted.
-        if message.overtaken or told.gaps:
+        last = told.last + len(runs)
+        if message.overtaken or told.gaps or runs[-1].seq > last:
             late = {each.seq: each for each in message.overtaken if each.seq > told.last}
             self._told = told.after([ended.seq for ended in runs], late)
             self._overtaken |= late
         else:
-            last = told.last + len(runs)
             self._told = Reached(last, last)
         self._runs.append(message)
 

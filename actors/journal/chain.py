@@ -99,8 +99,13 @@ class Chain:
             self._chain = None
 
     @property
+    def knows_all(self) -> bool:
+        """Whether nothing was taken as it is."""
+        return not self._first
+
+    @property
     def links(self) -> Links:
-        """What the records behind the last that was read are held against."""
+        """What the records behind the last that was read are held against, if all before it are known."""
         hashes = self._open if self._chain is None else {**self._open, self._seq: self._chain}
         return Links(hashes, tuple(sorted(self._passed)))
 

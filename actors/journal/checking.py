@@ -109,7 +109,7 @@ class Check:
                     self._contents.fold(from_json(row.body))
                 self.intact_through = row.seq
             if row.seq in checkpoints:
-                self._checkpoint(checkpoints[row.seq], row.chain, chain.links)
+                self._checkpoint(checkpoints[row.seq], row.chain, chain.links if chain.knows_all else None)
             if self._progress is not None and row.seq % EVERY == 0:
                 self._progress(row.seq, last)
 
@@ -129,7 +129,7 @@ class Check:
             sections = read_sections(self._backend, info.seq)
             work = open_work(sections, info.seq, self._backend.place)
             self._bound.update(record.seq for record in work.sequenced)
-            if chain is not None and (chain != info.chain or links != links_of(info, work)):
+            if chain not in (None, info.chain) or links not in (None, links_of(info, work)):
                 raise JournalCorrupted(f"{place}: it was made after another record than the one of its seq", info.seq)
             found = Contents(info.seq, sections, self._backend.place)
             before, self._contents = self._contents, found

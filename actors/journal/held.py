@@ -93,6 +93,7 @@ class HeldRuns:
         self._runs_max = runs_max
         # The hashes after some seqs that somebody has read, so that the next reader need not encode all before.
         self._chains: tuple[int, dict[int, bytes]] = (0, {0: GENESIS})
+        self._ahead: dict[int, tuple[EndedRun, float]] = {}  # Those that have overtaken a lower seq, until it ends.
         self._kept = Kept(0, [(0, states)], [], [], [], [], {})  # Replaced as one, for readers on other threads.
 
     place = "memory"
@@ -112,13 +113,27 @@ class HeldRuns:
         return kept.base + last
 
     def keep(self, message: RunsEnded, states: tuple[Any, ...]) -> None:
-        """Keep runs; `states` are those after the last of them. Twice: the second is ignored."""
+        """Keep runs; `states` are those after the last seq up to which all have ended. Twice: the second is ignored."""
         kept = self._kept
-        if message.runs[0].seq <= kept.base + len(kept.submissions):
+        runs, last = message.runs, kept.base + len(kept.submissions)
+        if runs[0].seq <= last or runs[0].seq in self._ahead:
             return
+        if self._ahead or [ended.seq for ended in runs] != list(range(last + 1, last + 1 + len(runs))):
+            self._ahead.update((ended.seq, (ended, message.ended_at)) for ended in runs)
+            while (found := self._ahead.pop(kept.base + len(kept.submissions) + 1, None)) is not None:
+                self._add(found[:1], found[1])
+        else:
+            self._add(runs, message.ended_at)
+        last = kept.base + len(kept.submissions)
+        if last - kept.marks[-1][0] >= MARK_EVERY:
+            kept.marks.append((last, states))
+            if len(kept.submissions) > self._runs_max + max(self._runs_max // 4, MARK_EVERY):
+                self._forget(last - self._runs_max)
+
+    def _add(self, runs: Sequence[EndedRun], ended_at: float) -> None:
+        kept = self._kept
         submissions, numbers, flat, ends = kept.submissions, kept.numbers, kept.writes, kept.ends
-        ended_at = message.ended_at
-        for ended in message.runs:
+        for ended in runs:
             for store, writes in ended.writes:
                 for key, op in writes:
                     flat += (store, key, op)
@@ -127,11 +142,6 @@ class HeldRuns:
             if ended.released is not None:
                 kept.released[ended.seq] = ended.released
             submissions.append(ended.submission)  # Last: who counts them finds all of each.
-        last = kept.base + len(submissions)
-        if last - kept.marks[-1][0] >= MARK_EVERY:
-            kept.marks.append((last, states))
-            if len(submissions) > self._runs_max + max(self._runs_max // 4, MARK_EVERY):
-                self._forget(last - self._runs_max)
 
     def states_at(self, seq: int) -> tuple[Any, ...]:
         """The states after `seq`. Raises LookupError for one before the oldest that is kept."""
