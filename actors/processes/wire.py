@@ -141,15 +141,16 @@ def not_portable(what: str, error: BaseException) -> TypeError:
 class PackedError(NamedTuple):
     """An exception with what pickle leaves out: its cause, and its traceback as text.
 
-    `whole` pickles the exception; empty if that does not come back as it is: then `kind` pickles its class and `parts` its
-    arguments and attributes, each if it can be.
+    `whole` pickles the exception; empty if that does not come back as it is: then `kind` pickles its class and `attributes`
+    those that can be. `arguments` pickles its arguments; None if they come with the whole.
     """
 
     name: str
     message: str
     whole: bytes
     kind: bytes
-    parts: tuple[tuple[bytes, ...], dict[str, bytes]]
+    arguments: tuple[bytes, ...] | None
+    attributes: dict[str, bytes]
     cause: PackedError | None
     context: PackedError | None
     suppresses_context: bool
@@ -159,15 +160,18 @@ class PackedError(NamedTuple):
 def packed(error: BaseException, depth: int = 0) -> PackedError:
     """The exception, ready to cross; always possible."""
     whole, kind = b"", b""
-    parts: tuple[tuple[bytes, ...], dict[str, bytes]] = ((), {})
+    arguments: tuple[bytes, ...] | None = tuple([_pickled(each) or _pickled(_text(each)) or b"" for each in error.args])
+    attributes: dict[str, bytes] = {}
     with contextlib.suppress(Exception):
-        attempt = pickle.dumps(error, protocol=5)
-        if _is_same(pickle.loads(attempt), error):
-            whole = attempt
+        tried = pickle.dumps(error, protocol=5)
+        again = pickle.loads(tried)
+        if type(again) is type(error) and str(again) == str(error):
+            whole = tried
+            if repr(again.args) == repr(error.args):  # Some classes keep what they were made from, if that was pickle.
+                arguments = None
     if not whole:
         kind = _pickled(type(error)) or b""
         attributes = {name: raw for name, value in vars(error).items() if (raw := _pickled(value)) is not None}
-        parts = (tuple([_pickled(each) or _pickled(_text(each)) or b"" for each in error.args]), attributes)
     cause = context = None
     if depth < CAUSES_MAX:
         cause = None if error.__cause__ is None else packed(error.__cause__, depth + 1)
@@ -175,7 +179,9 @@ def packed(error: BaseException, depth: int = 0) -> PackedError:
             context = packed(error.__context__, depth + 1)
     lines = "" if depth or error.__traceback__ is None else "".join(traceback.format_exception(error))
     name = f"{module_of(type(error))}.{type(error).__qualname__}"
-    return PackedError(name, _text(error), whole, kind, parts, cause, context, error.__suppress_context__, lines)
+    return PackedError(
+        name, _text(error), whole, kind, arguments, attributes, cause, context, error.__suppress_context__, lines
+    )
 
 
 def unpacked(kept: PackedError, *, noted: bool = False) -> BaseException:
@@ -191,21 +197,19 @@ def unpacked(kept: PackedError, *, noted: bool = False) -> BaseException:
 
 def _made(kept: PackedError) -> BaseException:
     try:
+        arguments = () if kept.arguments is None else tuple([pickle.loads(each) for each in kept.arguments])
+        error: BaseException
         if kept.whole:
-            return pickle.loads(kept.whole)  # type: ignore[no-any-return]
-        kind = pickle.loads(kept.kind)
-        arguments, attributes = kept.parts
-        loaded = tuple(pickle.loads(each) for each in arguments)
-        error: BaseException = kind.__new__(kind, *loaded)
-        error.args = loaded
-        vars(error).update({name: pickle.loads(each) for name, each in attributes.items()})
+            error = pickle.loads(kept.whole)
+        else:
+            kind = pickle.loads(kept.kind)
+            error = kind.__new__(kind, *arguments)
+            vars(error).update({name: pickle.loads(each) for name, each in kept.attributes.items()})
+        if kept.arguments is not None:
+            error.args = arguments
         return error
     except Exception:
         return RecordedFailure(kept.name, kept.message)
-
-
-def _is_same(one: BaseException, other: BaseException) -> bool:
-    return type(one) is type(other) and str(one) == str(other) and repr(one.args) == repr(other.args)
 
 
 def _pickled(value: Any) -> bytes | None:
