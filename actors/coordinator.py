@@ -31,12 +31,13 @@ from seqtor.messages.commits import AttemptCrashed, CommitRun, EndedRun
 from seqtor.messages.completion import RunsBegun, RunSequenced, SequenceRun, WithdrawRun
 from seqtor.messages.effects import CarryOut, EffectsEnded
 from seqtor.messages.errors import HandlerFailed, Rejected, RunCrashed
-from seqtor.messages.journal import AwaitDurable, RunsDurable
+from seqtor.messages.journal import AwaitDurable, EndTriggers, RunsDurable
 from seqtor.messages.lifecycle import ActorCrashed, Drain, Drained
 from seqtor.messages.runs import (
     AbortRun,
     AcceptTriggers,
     AttemptConflict,
+    CancelTrigger,
     ConflictReport,
     GetConflicts,
     GetRecord,
@@ -51,6 +52,7 @@ from seqtor.messages.runs import (
     State,
     Stats,
     TriggersDelayed,
+    TriggersEnded,
     WaitOver,
 )
 
@@ -66,6 +68,7 @@ class Coordinator(Actor):
     receives: ClassVar[tuple[type, ...]] = (
         RunsSequenced, RunsBegun, RunSequenced, WithdrawRun, RunsEnded, RunsDurable, EffectsEnded, AwaitDurable,
         ReplaceRun, ActorCrashed, GetStats, GetRecord, GetRuns, GetConflicts, Drain, TriggersDelayed, WaitOver, AbortRun,
+        CancelTrigger, TriggersEnded,
     )  # fmt: skip
 
     def __init__(
@@ -93,6 +96,7 @@ class Coordinator(Actor):
         self._gone: Callable[[], BaseException] | None = None  # Why nothing becomes durable any more.
         self.sequencer: Mailbox
         self.effects: Mailbox
+        self.free_key: Callable[[Submission[Any]], object]
         self.may_run: Callable[[tuple[Submission[Any], ...]], tuple[Submission[Any], ...]]
 
     def on_start(self) -> None:
@@ -104,6 +108,7 @@ class Coordinator(Actor):
         self._outside.clear()  # Those that were deferred are begun by the sequencer, with all others that have no seq.
         self._durable()
         self._ledger.waiting_room.remind()
+        self._end_again()
         in_flight, self._in_flight = self._in_flight, ()
         for submission in in_flight:
             self._known[submission.seq] = submission  # type: ignore[index]
@@ -362,6 +367,41 @@ class Coordinator(Actor):
             self._ledger.released = True
         self._drain_when_answered()
 
+    def on_cancel_trigger(self, message: CancelTrigger) -> None:
+        """Pass it on: so it comes behind what was told here of the trigger, and what was told to the sequencer then."""
+        self.sequencer.tell(message)
+
+    def on_triggers_ended(self, message: TriggersEnded) -> None:
+        """Answer those that have durably ended without a seq."""
+        ledger = self._ledger
+        try:
+            for submission in message.submissions:
+                ending = ledger.ending.get(submission)
+                if ending is None:
+                    continue
+                if submission.key is not None:
+                    self.free_key(submission)
+                submission.answer(ledger.to_wake)
+                for reply_to in ending.askers:
+                    answer(reply_to, True)
+                ledger.finish_end(
+                    submission
+                )  # Last: after a crash before this all is done once more, which is harmless.
+                text = "{} (run {}) ended without a seq: {}"
+                log = logger.bind(trigger=submission.handler.name, actor="coordinator")
+                log.debug(text, submission.handler.name, submission.id, submission.state.value)
+        finally:
+            ledger.wake()
+
+    def _end_again(self) -> None:
+        """Tell of those again that end without a seq; who was told of them may have crashed."""
+        journal = self._context.journal
+        for submission, ending in tuple(self._ledger.ending.items()):
+            if journal is None:
+                self.on_triggers_ended(TriggersEnded(submissions=(submission,)))
+            else:
+                journal.tell(EndTriggers(submissions=(submission,), ended_at=ending.ended_at))
+
     def on_abort_run(self, message: AbortRun) -> None:
         """Have a run end as aborted: let go of what executes it, and take its actor's messages from it."""
         submission = self._known.get(message.seq)
@@ -470,6 +510,10 @@ class Coordinator(Actor):
         for _, _, reply_to in ledger.awaited:
             answer_error(reply_to, make_error())
         ledger.awaited.clear()
+        for ending in ledger.ending.values():
+            for reply_to in ending.askers:
+                answer_error(reply_to, make_error())
+        ledger.ending.clear()
         for ended in ledger.undurable:  # Decided, but nobody knows whether it is on disk.
             ended.submission.settle(State.ABORTED, make_error)
             ended.submission.answer(to_wake)

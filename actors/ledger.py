@@ -42,6 +42,13 @@ class Told(NamedTuple):
         return self.publication.seq
 
 
+class Ending(NamedTuple):
+    """An accepted trigger that ends without a seq: when that was decided, and who waits until it is durable."""
+
+    ended_at: float
+    askers: list[Any]
+
+
 class Counted(NamedTuple):
     """What has been counted of the runs through `through`."""
 
@@ -56,9 +63,9 @@ class Ledger:
     """The books of one system, from the publication with which it starts."""
 
     __slots__ = (
-        "aborting", "asked", "awaited", "carried_through", "causes", "counted", "dead_letters", "durable_through", "epoch",
-        "hot_keys", "journal_restarts", "last_writers", "now", "open_effects", "pairs", "released", "restarts", "resumed",
-        "runs", "to_wake", "told", "undurable", "unsettled", "waiting_room",
+        "aborting", "asked", "awaited", "carried_through", "causes", "counted", "dead_letters", "durable_through", "ending",
+        "epoch", "hot_keys", "journal_restarts", "last_writers", "now", "open_effects", "pairs", "released", "restarts",
+        "resumed", "runs", "to_wake", "told", "undurable", "unsettled", "waiting_room",
     )  # fmt: skip
 
     def __init__(self, publication: Publication, epoch: int, now: float) -> None:
@@ -80,6 +87,7 @@ class Ledger:
         self.carried_through = through  # The newest seq whose effects are, or were, open.
         self.asked = itertools.count()
         self.awaited: list[tuple[int, int, Any]] = []  # (seq, order of asking, future), the lowest seq first.
+        self.ending: dict[Submission[Any], Ending] = {}  # Decided; not answered yet, because it may not be durable.
         self.aborting: dict[int, str] = {}  # The un-ended runs that are to end as aborted, with the reasons.
         self.last_writers: LastWriters | None = None
         self.dead_letters: DeadLetters
@@ -97,6 +105,20 @@ class Ledger:
         self.told = Told(publication, store_seqs, message)
         if self.last_writers is not None:
             self.last_writers.settle()
+
+    def begin_end(
+        self, submission: Submission[Any], state: State, make_error: Callable[[], BaseException], ended_at: float
+    ) -> None:
+        """Note that an accepted trigger ends without a seq: from here on it is never given one, whatever crashes."""
+        self.ending[submission] = Ending(ended_at, [])
+        submission.settle(state, make_error)
+
+    def finish_end(self, submission: Submission[Any]) -> None:
+        """Note that it has ended, is answered and is counted."""
+        del self.ending[submission]
+        states = Counter(self.counted.states)
+        states[submission.ended_as] += 1  # type: ignore[index]  # It was settled when that was decided.
+        self.counted = self.counted._replace(states=states)
 
     def wake(self) -> None:
         """Wake everyone whose run has been answered; who is woken may run at once, in the place of the caller."""

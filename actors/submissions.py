@@ -66,12 +66,19 @@ class Intake:
     is lost. `gone` makes the error of everyone whose run will not end any more; None while the system lives.
     """
 
-    __slots__ = ("driver", "flush", "gone", "id_prefix", "open", "waiting_lock")
+    __slots__ = ("cancel", "driver", "flush", "gone", "id_prefix", "open", "waiting_lock")
 
-    def __init__(self, id_prefix: str, driver: Any, flush: Callable[[Submission[Any], ReplyFuture], None]) -> None:
+    def __init__(
+        self,
+        id_prefix: str,
+        driver: Any,
+        flush: Callable[[Submission[Any], ReplyFuture], None],
+        cancel: Callable[[Submission[Any]], bool] = lambda _: False,
+    ) -> None:
         self.id_prefix = id_prefix
         self.driver = driver
         self.flush = flush
+        self.cancel = cancel
         self.gone: Callable[[], BaseException] | None = None
         self.open: dict[Submission[Any], None] = {}
         self.waiting_lock = threading.Lock()
@@ -221,6 +228,27 @@ class Submission(Generic[ResultT_co]):
         future.driver = self._intake.driver
         self._intake.flush(self, future)
         return future
+
+    def cancel(self) -> bool:
+        """Take the trigger back: True if it will never run, False if it has a seq, or has ended in another way.
+
+        Works while it waits in the queue or for its time, and while a retry of it does. Returns when that is decided, with
+        a journal when it is durable: then no crash brings it back. Whoever waits for the result gets `Cancelled`, and its
+        idempotency key is free. No part of a transaction: done by a handler, it stands whether that commits or not. Raises
+        OutcomeUnknown if the journal fails meanwhile.
+        """
+        newest = self.newest
+        if newest.done:
+            return newest._state is State.CANCELLED
+        return newest.seq is None and self._intake.cancel(self)
+
+    @property
+    def newest(self) -> Submission[Any]:
+        """The newest run of the trigger: this one, or the last retry."""
+        newest: Submission[Any] = self
+        while newest.ended_as is State.RETRYING and isinstance(newest._outcome, Submission):
+            newest = newest._outcome
+        return newest
 
     def __await__(self) -> Generator[Any, None, ResultT_co]:
         self._refuse_inside_handler("await submission")

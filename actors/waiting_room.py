@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -59,7 +60,7 @@ class WaitingRoom:
 
     def wait(self, submission: Submission[Any]) -> None:
         """Let it wait; the coordinator is told when somebody's time has come (`WaitOver`). Twice: the second is ignored."""
-        if submission in self._waiting or submission.done or self._closed:
+        if submission in self._waiting or submission.ended_as is not None or submission.done or self._closed:
             return
         until = self._clock.monotonic() + self._delay_s(submission)
         heapq.heappush(self._heap, (until, next(self._count), submission))  # First: who waits is in it.
@@ -206,7 +207,10 @@ class WaitingRoom:
         if self._timer is not None:
             self._timer.cancel()
         self._timer_at = at
-        self._timer = self._timers.call_after(max(0.0, at - now), lambda: _tell(self.coordinator))
+        delay_s = max(0.0, at - now)
+        while now + delay_s < at:  # By rounding; a timer that comes too early would be set again for ever.
+            delay_s = math.nextafter(delay_s, math.inf)
+        self._timer = self._timers.call_after(delay_s, lambda: _tell(self.coordinator))
 
 
 def is_from_edge(submission: Submission[Any]) -> bool:

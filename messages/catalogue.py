@@ -23,6 +23,7 @@ from seqtor.messages.journal import (
     AppendIntake,
     AwaitDurable,
     CheckpointDue,
+    EndTriggers,
     FinishCheckpoint,
     FlushIntake,
     GetOpenWork,
@@ -49,6 +50,7 @@ from seqtor.messages.refusals import DuplicateIntent, MailboxFull, StaleAttempt,
 from seqtor.messages.runs import (
     AbortRun,
     AcceptTriggers,
+    CancelTrigger,
     ExecuteRun,
     GetConflicts,
     GetRecord,
@@ -59,6 +61,7 @@ from seqtor.messages.runs import (
     RunsEnded,
     RunsSequenced,
     TriggersDelayed,
+    TriggersEnded,
     WaitOver,
 )
 from seqtor.messages.stores import ApplyCommits, ValidateCommit, ValidationDone
@@ -73,6 +76,9 @@ CATALOGUE: tuple[type, ...] = (
     AcceptTriggers,
     TriggersDelayed,
     WaitOver,
+    CancelTrigger,
+    EndTriggers,
+    TriggersEnded,
     RunsSequenced,
     ExecuteRun,
     CommitRun,

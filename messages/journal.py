@@ -11,6 +11,7 @@ __all__ = [
     "AppendIntake",
     "AwaitDurable",
     "CheckpointDue",
+    "EndTriggers",
     "FinishCheckpoint",
     "FlushIntake",
     "GetOpenWork",
@@ -59,6 +60,18 @@ class AppendEntry:
     record: Any
     reply_to: Any
     submission: Any = None
+
+
+@message
+class EndTriggers:
+    """From: sequencer; coordinator, after a crash. To: journal. Answer: `TriggersEnded` to the coordinator.
+
+    The submissions will never have a seq; each gets a terminal record, unless nothing of it is on disk. `ended_at` is POSIX
+    seconds. Twice: a second record, which says the same.
+    """
+
+    submissions: tuple[Any, ...]
+    ended_at: float
 
 
 @message
@@ -168,6 +181,7 @@ class OpenWorkFound:
     calls: tuple[Any, ...]
     effects: tuple[Any, ...]
     closed: tuple[tuple[int, int], ...]
+    ended: tuple[str, ...]
     dead: tuple[Any, ...]
     dead_runs: tuple[Any, ...]
     resubmitted: tuple[tuple[str, str], ...]

@@ -17,6 +17,7 @@ __all__ = [
     "CommitRecord",
     "DeadRunRecord",
     "EffectRecord",
+    "EndedRecord",
     "OpenEffect",
     "OpenWork",
     "RecordedCall",
@@ -155,6 +156,15 @@ class EffectRecord(JournalRecord):
     submitted: AcceptedRecord | None = None
 
 
+class EndedRecord(JournalRecord):
+    """The terminal record of an accepted trigger that never had a seq, and never will: an entry of the journal."""
+
+    format: int = FORMAT
+    run: str
+    state: State
+    ended_at: float
+
+
 class CommitRecord(JournalRecord):
     """The terminal record of one seq: how the run ended, what it read from, wrote, was answered and released.
 
@@ -230,8 +240,9 @@ class OpenWork(JournalRecord):
 
     `now` is the last `sequenced_at`; `shapes` are the forms in which the stores are kept; `unkept` are the stores that
     make no checkpoint, so that their commits are needed from the first on; `closed` are the effects (seq, index) of later
-    commits that have ended already. `dead` are effects that were given up, `dead_runs` runs; `resubmitted` tells by the
-    place of a dead letter (seq, or seq.index) which run was its resubmission.
+    commits that have ended already, `ended` the runs submitted by later commits that have ended without a seq. `dead` are
+    effects that were given up, `dead_runs` runs; `resubmitted` tells by the place of a dead letter (seq, or seq.index)
+    which run was its resubmission.
 
     Where later seqs had overtaken the checkpoint's: `sequenced` are the runs that are bound to a seq and have not ended;
     `links` (seq, hash) and `passed` are what the records behind the checkpoint are held against, if that is not the one
@@ -246,6 +257,7 @@ class OpenWork(JournalRecord):
     calls: list[CallRecord] = []
     effects: list[OpenEffect] = []
     closed: list[tuple[int, int]] = []
+    ended: list[str] = []
     dead: list[EffectRecord] = []
     dead_runs: list[DeadRunRecord] = []
     resubmitted: dict[str, str] = {}

@@ -12,6 +12,7 @@ __all__ = [
     "AbortRun",
     "AcceptTriggers",
     "AttemptConflict",
+    "CancelTrigger",
     "ConflictReport",
     "ExecuteRun",
     "GetConflicts",
@@ -28,6 +29,7 @@ __all__ = [
     "State",
     "Stats",
     "TriggersDelayed",
+    "TriggersEnded",
     "WaitOver",
 ]
 
@@ -77,6 +79,27 @@ class WaitOver:
     That of a retry is the end of its backoff, that of a delayed trigger was given with it. Answer: none. Twice: the second
     finds nobody.
     """
+
+
+@message
+class CancelTrigger:
+    """From: the edge. To: coordinator, which passes it on behind all that it has told the sequencer.
+
+    Answer: True once it is durable that the trigger will never run; False if it has a seq. Twice: the same answer.
+    """
+
+    submission: Any
+    reply_to: Any
+
+
+@message
+class TriggersEnded:
+    """From: journal; in memory, sequencer. To: coordinator. Answer: none; these ended without a seq, and that is durable.
+
+    Twice: the second is ignored.
+    """
+
+    submissions: tuple[Any, ...]
 
 
 @message

@@ -34,14 +34,25 @@ from seqtor.actors.submissions import Intake, Submission
 from seqtor.messages.effects import EffectsEnded
 from seqtor.messages.journal import AwaitDurable, RunsDurable
 from seqtor.messages.lifecycle import Drain
-from seqtor.messages.runs import AbortRun, GetConflicts, GetRecord, GetRuns, GetStats, RunsEnded
+from seqtor.messages.runs import AbortRun, CancelTrigger, GetConflicts, GetRecord, GetRuns, GetStats, RunsEnded
 from seqtor.messages.stores import ApplyCommits
 from seqtor.settings import Settings
 
 __all__ = ["CommitPath"]
 
 # Somebody waits for the answer, or nothing else says it. All else was decided by the older epoch, or is in the ledger.
-KEPT = (AbortRun, AwaitDurable, Drain, EffectsEnded, GetConflicts, GetRecord, GetRuns, GetStats, RunsDurable)
+KEPT = (
+    AbortRun,
+    AwaitDurable,
+    CancelTrigger,
+    Drain,
+    EffectsEnded,
+    GetConflicts,
+    GetRecord,
+    GetRuns,
+    GetStats,
+    RunsDurable,
+)
 
 
 class CommitPath:
@@ -60,6 +71,7 @@ class CommitPath:
         resources: Resources,
         may_run: Callable[[tuple[Submission[Any], ...]], tuple[Submission[Any], ...]],
         handlers: Iterable[Handler] = (),
+        free_key: Callable[[Submission[Any]], object] = lambda _: None,
     ) -> None:
         self._dispatchers = dispatchers
         self._settings = settings
@@ -75,6 +87,7 @@ class CommitPath:
         without_parts = [ref.index for ref in stores if type(ref.spec).part is StoreSpec.part]
         if self._completes and without_parts:
             ledger.last_writers = LastWriters(without_parts)
+        self._free_key = free_key
         self._retrying = Retrying(dispatchers.clock, dispatchers.entropy)
         self.journal: Mailbox | None = None
         self.tell_journal: Callable[[RunsEnded], object]
@@ -132,7 +145,10 @@ class CommitPath:
         left = list(self._intake.open)
         in_flight = sorted((each for each in left if each.seq is not None and each.seq > through), key=_seq)
         room = ledger.waiting_room
-        waiting = room.hold_back([each for each in left if each.seq is None and each not in room])
+        for submission in ledger.ending:
+            room.remove(submission)
+        queued = [each for each in left if each.seq is None and each not in room and each not in ledger.ending]
+        waiting = room.hold_back(queued)
         room.count_left(delayed)
         if self._completes:
             waiting = (*waiting, *_deferred(left, ledger))
@@ -217,6 +233,8 @@ class CommitPath:
         committer.cells = self._cells
         committer.journal = self.tell_journal
         coordinator.may_run = self._may_run
+        coordinator.free_key = self._free_key
+        sequencer.journal = self.journal
         if self.effects is not None:
             coordinator.effects = self.effects
         self.context.sequencer = self.sequencer_ref.actor_inbox

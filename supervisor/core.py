@@ -61,6 +61,7 @@ from seqtor.messages.lifecycle import ActorCrashed, Drain
 from seqtor.messages.runs import (
     AbortRun,
     AcceptTriggers,
+    CancelTrigger,
     ConflictReport,
     GetConflicts,
     GetRecord,
@@ -170,7 +171,7 @@ class RunningSystem:
         journal_id = f"{dispatchers.entropy():016x}" if recovery is None else recovery.opened.journal_id
         epoch = FIRST_EPOCH if recovery is None else recovery.opened.epoch
         through = 0 if recovery is None else recovery.opened.commits_through
-        self.intake = Intake(f"{journal_id[:8]}-{epoch}", dispatchers.driver, self._flush_intake)
+        self.intake = Intake(f"{journal_id[:8]}-{epoch}", dispatchers.driver, self._flush_intake, self._cancel)
         workshop = Workshop(
             journal_id, upcasts=self._upcasts, resources=self._resources, intake=self.intake, prepare=self._prepare,
             clock=dispatchers.clock,
@@ -214,7 +215,7 @@ class RunningSystem:
         self._path = path = CommitPath(
             dispatchers, settings, stores, ledger, self.intake, tuple(ref.actor_inbox for ref in self._cell_refs), root,
             lambda submission: Outbox(submission, self._prepare, self._effect_functions), self._resources,
-            self.bind_released, self._handlers,
+            self.bind_released, self._handlers, self._free_key,
         )  # fmt: skip
         if resumed is not None:
             ledger.resumed = resumed.before(ledger.told.publication)
@@ -325,6 +326,17 @@ class RunningSystem:
             future.set_exception((type(error), error, None))
         else:
             self.journal.flush(submission, future)
+
+    def _cancel(self, submission: Submission[Any]) -> bool:
+        """Have a trigger never run, unless it has a seq. The caller's thread waits until that is durable."""
+        try:
+            return bool(self._reply_of(self._path.coordinator, CancelTrigger(submission=submission, reply_to=None)))
+        except ActorDeadError:
+            return False  # The system has stopped: with a journal it runs after the next start.
+
+    def _free_key(self, submission: Submission[Any]) -> None:
+        with self._lock:
+            self._keys.free(submission)
 
     def _check_initial(self, states: tuple[Any, ...]) -> None:
         for ref, state in zip(self._stores, states, strict=True):

@@ -227,7 +227,8 @@ def _is_effect(message: Any) -> bool:
 
 
 def _open_runs(recovery: Recovery, submissions: Iterable[Submission[Any]], calls: Iterable[Any]) -> OpenRuns:
+    last = recovery.opened.commits_last
     return OpenRuns(
         submissions, calls, recovery.effects.values(), recovery.dead, recovery.dead_runs, recovery.resubmitted,
-        recovery.sequenced.values(),
+        recovery.sequenced.values(), [(run, last) for run in recovery.ended_without_seq],
     )  # fmt: skip

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
+from collections.abc import Container
 from typing import Any, Generic, TypeVar
 
 __all__ = ["ReadyQueue"]
@@ -41,6 +42,12 @@ class ReadyQueue(Generic[T]):
         if self._late and (not self._ordered or self._late[0] < self._ordered[0]):
             return self._late[0]
         return self._ordered[0] if self._ordered else None
+
+    def discard(self, items: Container[T]) -> None:
+        """Remove all of these."""
+        self._ordered = deque([entry for entry in self._ordered if entry[2] not in items])
+        self._late = [entry for entry in self._late if entry[2] not in items]
+        heapq.heapify(self._late)
 
     def pop(self) -> T:
         """Remove and return the next item; raises IndexError when there is none."""

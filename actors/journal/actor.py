@@ -31,6 +31,7 @@ from seqtor.actors.journal.encoding import (
     accepted_text,
     chained,
     commit_text,
+    ended_text,
     entry_text,
     model_json,
     payload_digest,
@@ -48,6 +49,7 @@ from seqtor.messages.journal import (
     AppendEntry,
     AppendIntake,
     CheckpointDue,
+    EndTriggers,
     FinishCheckpoint,
     FlushIntake,
     GetOpenWork,
@@ -58,7 +60,7 @@ from seqtor.messages.journal import (
     TrimJournal,
 )
 from seqtor.messages.records import CallRecord, EffectRecord, SequencedRecord
-from seqtor.messages.runs import RunsEnded, State
+from seqtor.messages.runs import RunsEnded, State, TriggersEnded
 
 __all__ = ["INTAKE_DELAY_S", "Begun", "Journal"]
 
@@ -98,7 +100,7 @@ class Journal(Actor):
     """Owns the durable log."""
 
     receives: ClassVar[tuple[type, ...]] = (
-        AppendIntake, FlushIntake, IntakeWaited, RunsEnded, AppendEntry, ReadJournal, GetOpenWork,
+        AppendIntake, FlushIntake, IntakeWaited, EndTriggers, RunsEnded, AppendEntry, ReadJournal, GetOpenWork,
         KeepCheckpointPart, FinishCheckpoint, TrimJournal,
     )  # fmt: skip
     batch_max = 4096
@@ -139,6 +141,10 @@ class Journal(Actor):
         self._intake_timed = False
         self._runs: list[RunsEnded] = []
         self._entries: list[tuple[CallRecord | EffectRecord, Submission[Any] | None]] = []
+        self._ending: list[tuple[Submission[Any], float]] = []  # They end without a seq, then, and may be on disk.
+        self._ended: list[
+            Submission[Any]
+        ] = []  # The same and others of which nothing is, until the coordinator is told.
         self._answers: list[Any] = []  # Futures that are answered when what is queued now is durable.
         self._bytes = 0  # Written since the last checkpoint.
         self._checkpoint_asked = False
@@ -209,6 +215,13 @@ class Journal(Actor):
         self._intake_timed = False
         self._intake_waited = True
 
+    def on_end_triggers(self, message: EndTriggers) -> None:
+        """Of one that has no row, nobody was told that it is durable: nothing need be written."""
+        for submission in message.submissions:
+            self._ended.append(submission)
+            if self._intake_due or self._intake.pop(submission.id, None) is None:
+                self._ending.append((submission, message.ended_at))
+
     def on_runs_ended(self, message: RunsEnded) -> None:
         told, runs = self._told, message.runs
         if told.has(runs[0].seq):
@@ -232,12 +245,15 @@ class Journal(Actor):
     # One group -------------------------------------------------------------------------------------------------------
 
     def on_batch_end(self) -> None:
-        if self._runs or self._entries or self._intake_due or (self._intake_waited and self._intake):
+        if self._runs or self._entries or self._ending or self._intake_due or (self._intake_waited and self._intake):
             self._write_group()
         if self._intake and not self._intake_timed:
             self._intake_timed = True
             self._timers.call_after(INTAKE_DELAY_S, lambda: self.tell_self(IntakeWaited()))
         self._answer()
+        if self._ended:
+            ended, self._ended = self._ended, []
+            self.coordinator.tell(TriggersEnded(submissions=tuple(ended)))
 
     def _write_group(self) -> None:
         told, self._runs = self._runs, []
@@ -262,6 +278,11 @@ class Journal(Actor):
         bound = self._bind_overtaken() if self._overtaken else ()
         entries, intake_keys = self._entry_rows(len(commits), bound)
         late = [record.seq for record, _ in bound]
+        ending, self._ending = self._ending, []
+        for position, (submission, ended_at) in enumerate(ending, self._position + len(entries) + 1):
+            entries.append(EntryRow(position, "ended", submission.id, ended_text(submission, ended_at)))
+            if submission.key is not None:
+                keys.append(KeyRow(submission.key, "", b"", None))  # Behind all others: the last row of a key counts.
         self._write(self._backend.append, Group(commits, entries, [*intake_keys, *keys], late))
         self._chain, self._previous, self._written = chain, previous, self._told
         if breaks:
@@ -280,6 +301,8 @@ class Journal(Actor):
                     open_work.resubmits(ended.submission)
         for record, _ in bound:
             open_work.sequenced[record.seq] = record
+        for submission, _ in ending:
+            open_work.ended_without_seq(submission, self._written.last)
         self._position += len(entries)
         self._bytes += size + sum(len(entry.body) for entry in entries)
         if commits:

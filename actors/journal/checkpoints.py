@@ -105,6 +105,8 @@ class Checkpoints:
         if links != Links({seq: work.chain}):
             parts.append(("links", map(json_of, [(each, chain.hex()) for each, chain in links.hashes.items()])))
             parts.append(("passed", map(json_of, links.passed)))
+        if work.ended:
+            parts.append(("ended", map(text, work.ended)))
         lists = "".join(f',"{name}":[{",".join(texts)}]' for name, texts in parts)
         if work.resubmitted:
             lists += f',"resubmitted":{json_of(dict(work.resubmitted))}'

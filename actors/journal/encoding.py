@@ -46,6 +46,7 @@ __all__ = [
     "chained",
     "commit_text",
     "dead_run_record",
+    "ended_text",
     "entry_text",
     "error_record",
     "json_of",
@@ -260,6 +261,13 @@ def _writes(ended: EndedRun, stores: Sequence[StoreRef[Any]]) -> str:
 def entry_text(record: CallRecord | EffectRecord) -> str:
     """The entry of a call or of the end of an effect, with what is empty left out."""
     return f'{{"format":{FORMAT},{record.model_dump_json(exclude_defaults=True)[1:]}'
+
+
+def ended_text(submission: Submission[Any], ended_at: float) -> str:
+    """An `EndedRecord`."""
+    state = submission.ended_as
+    assert state is not None
+    return f'{{"format":{FORMAT},"run":"{submission.id}","state":"{state._value_}","ended_at":{ended_at!r}}}'
 
 
 def error_record(error: BaseException) -> RecordedError:

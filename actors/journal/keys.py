@@ -2,7 +2,7 @@
 
 Owns the answer to "has this been submitted already?", which must be there without waiting for a disk: all keys that the
 journal holds are kept here, as little of each as will do. A key is bound by the first trigger that is accepted under it
-and stays bound whatever the outcome. Thread-safe under the caller's lock.
+and stays bound whatever the outcome, unless it is taken back. Thread-safe under the caller's lock.
 """
 
 from __future__ import annotations
@@ -72,6 +72,13 @@ class BoundKeys:
         if len(self._live) > max(LIVE_MAX, self._forget_above):
             self._settle()
         return True
+
+    def free(self, submission: Submission[Any]) -> None:
+        """The submission was taken back, and with it its key: whoever comes under that is the first."""
+        key = submission.key
+        if key is not None:  # Only one of a key ever runs, it or its retries, so it is what the key is bound to.
+            self._live.pop(key, None)
+            self._rows.pop(key, None)
 
     def _settle(self) -> None:
         """Keep of runs that have ended only what the journal would say of them; in memory, forget the oldest."""

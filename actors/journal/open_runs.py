@@ -38,6 +38,7 @@ class OpenRuns:
         dead_runs: Iterable[DeadRunRecord] = (),
         resubmitted: Mapping[str, str] | None = None,
         sequenced: Iterable[SequencedRecord] = (),
+        ended: Iterable[tuple[str, int]] = (),
     ) -> None:
         self.submissions: dict[str, Submission[Any]] = {each.id: each for each in submissions}
         self.calls: dict[str, list[CallRecord]] = {}
@@ -48,6 +49,8 @@ class OpenRuns:
         self.dead_runs: deque[DeadRunRecord] = deque(dead_runs, maxlen=DEAD_LETTERS_MAX)
         self.resubmitted: dict[str, str] = dict(resubmitted or {})  # By the place of a dead letter: the run id.
         self.sequenced: dict[int, SequencedRecord] = {each.seq: each for each in sequenced}  # Overtaken, by seq.
+        # Runs that ended without a seq, each with a seq behind all commits that may have submitted it.
+        self._ended_without_seq: dict[str, int] = dict(ended)
         self._closed: set[tuple[int, int]] = set()  # Effects that have ended, of commits behind the last checkpoint.
 
     def ended(self, ended: EndedRun, ended_at: float) -> None:
@@ -71,6 +74,12 @@ class OpenRuns:
                 self.submissions[submission.id] = submission
             for index, effect in enumerate(released.effects):
                 self.effects[ended.seq, index] = OpenEffect(seq=ended.seq, index=index, effect=effect)
+
+    def ended_without_seq(self, submission: Submission[Any], through: int) -> None:
+        """Note that an accepted trigger has ended and will have no seq; the journal holds the seqs up to `through`."""
+        self.submissions.pop(submission.id, None)
+        self.calls.pop(submission.id, None)
+        self._ended_without_seq[submission.id] = through
 
     def resubmits(self, submission: Submission[Any]) -> None:
         """Note that a run is another try of a dead letter, if it is; only when that is written."""
@@ -101,6 +110,8 @@ class OpenRuns:
     def found(self, seq: int, chain: bytes, links: Links, entries_through: int) -> OpenWorkFound:
         """A copy for the checkpoint at `seq`."""
         self._closed = {closed for closed in self._closed if closed[0] > seq}
+        ended = self._ended_without_seq
+        self._ended_without_seq = {run: through for run, through in ended.items() if through > seq}
         return OpenWorkFound(
             chain=chain,
             links=links,
@@ -109,6 +120,7 @@ class OpenRuns:
             calls=tuple(call for calls in self.calls.values() for call in calls),
             effects=tuple(each for each in self.effects.values() if each.seq <= seq),
             closed=tuple(sorted(self._closed)),
+            ended=tuple(self._ended_without_seq),
             dead=tuple(self.dead),
             dead_runs=tuple(each for each in self.dead_runs if each.seq <= seq),
             resubmitted=tuple(self.resubmitted.items()),

@@ -29,6 +29,7 @@ from seqtor.messages.records import (
     CommitRecord,
     DeadRunRecord,
     EffectRecord,
+    EndedRecord,
     OpenEffect,
     OpenWork,
     SequencedRecord,
@@ -40,11 +41,12 @@ __all__ = ["OPEN_WORK", "Recovery", "checked_rows", "commit_record", "entry_reco
 
 RecordT = TypeVar("RecordT", bound=BaseModel)
 OPEN_WORK = "open"
-EntryRecord = AcceptedRecord | CallRecord | EffectRecord | SequencedRecord
+EntryRecord = AcceptedRecord | CallRecord | EffectRecord | EndedRecord | SequencedRecord
 ENTRY_KINDS: dict[str, type[EntryRecord]] = {
     "accepted": AcceptedRecord,
     "call": CallRecord,
     "effect": EffectRecord,
+    "ended": EndedRecord,
     "sequenced": SequencedRecord,
 }
 RUN_KINDS = ("accepted", "call")  # Of no interest once the run that `ref` names has ended.
@@ -106,6 +108,7 @@ class Recovery:
         self.effects: dict[tuple[int, int], OpenEffect] = {}
         self.dead: list[EffectRecord] = []
         self.resubmitted: dict[str, str] = {}
+        self.ended_without_seq: list[str] = []
         self._dead_runs: deque[DeadRunRecord | dict[str, Any]] = deque(maxlen=DEAD_LETTERS_MAX)
         self.tail: dict[str, list[tuple[int, list[tuple[str, Any, int]]]]] = {}
         self.tail_bytes = 0  # What lies behind the checkpoint, in characters.
@@ -196,6 +199,7 @@ class Recovery:
         self._dead_runs.extend(work.dead_runs)
         self.resubmitted = dict(work.resubmitted)
         self._closed = work.closed
+        self.ended_without_seq = list(work.ended)
 
     def _read_entries(self) -> None:
         after = self.info.entries_through if self.info else 0
@@ -212,6 +216,8 @@ class Recovery:
                 self.calls.setdefault(row.ref, []).append(record)
             elif isinstance(record, SequencedRecord):
                 self._bind(record)
+            elif isinstance(record, EndedRecord):
+                self.ended_without_seq.append(record.run)
             else:
                 self._outcomes.append(record)
 
@@ -247,6 +253,7 @@ class Recovery:
                 )
 
     def _close_what_ended(self) -> None:
+        self._ended.update(self.ended_without_seq)
         for closed in self._closed:
             self.effects.pop(closed, None)
         for outcome in self._outcomes:

@@ -16,14 +16,23 @@ from loguru import logger
 from seqtor.actors.base import Actor
 from seqtor.actors.clock import Clock
 from seqtor.actors.ledger import Ledger
-from seqtor.actors.mailbox import Mailbox
+from seqtor.actors.mailbox import Mailbox, answer
 from seqtor.actors.sequencer.outside import OutsideRuns
 from seqtor.actors.sequencer.waiting import WaitingTriggers
 from seqtor.actors.sequencer.window import Window
 from seqtor.messages.completion import CommitOutside, RunsBegun, RunSequenced, SequenceRun, WithdrawRun
-from seqtor.messages.journal import RunsDurable
+from seqtor.messages.errors import Cancelled
+from seqtor.messages.journal import EndTriggers, RunsDurable
 from seqtor.messages.lifecycle import Drain
-from seqtor.messages.runs import AcceptTriggers, GetStats, RunsEnded, RunsSequenced, State
+from seqtor.messages.runs import (
+    AcceptTriggers,
+    CancelTrigger,
+    GetStats,
+    RunsEnded,
+    RunsSequenced,
+    State,
+    TriggersEnded,
+)
 
 if TYPE_CHECKING:
     from seqtor.actors.submissions import Submission
@@ -39,7 +48,7 @@ class Sequencer(Actor):
     """Numbers triggers in the order of their priority."""
 
     receives: ClassVar[tuple[type, ...]] = (
-        AcceptTriggers, RunsEnded, RunsDurable, SequenceRun, GetStats, Drain,
+        AcceptTriggers, CancelTrigger, RunsEnded, RunsDurable, SequenceRun, GetStats, Drain,
     )  # fmt: skip
 
     def __init__(
@@ -65,7 +74,8 @@ class Sequencer(Actor):
         self._seq = self._ended_through + len(in_flight)
         self._drains: list[Any] = []
         self.bypassed = 0  # Accepted past the edge (submitted by a commit, or before a restart). Read by the edge, too.
-        self.sequenced = 0  # How many were given a seq. Read by the edge to bound the queue; only this actor writes it.
+        self.sequenced = 0  # How many have left the queue. Read by the edge to bound it; only this actor writes it.
+        self.journal: Mailbox | None = None
         self.coordinator: Mailbox
         self.committer: Mailbox
         for submission in in_flight:  # Of the core before this one.
@@ -88,6 +98,40 @@ class Sequencer(Actor):
             self._outside.push(submission)
         else:
             self._waiting.push(submission)
+
+    def on_cancel_trigger(self, message: CancelTrigger) -> None:
+        """Let a trigger never have a seq, unless it has one.
+
+        All that was told of it before has been handled here, so it is in a queue, in the waiting room, under way outside of
+        the order, or a retry that the journal has yet to write; that one is not open.
+        """
+        ledger = self._ledger
+        submission = message.submission.newest
+        ending = ledger.ending.get(submission)
+        if ending is not None:
+            ending.askers.append(message.reply_to)
+        elif submission.seq is not None or submission.done:
+            answer(message.reply_to, submission.state is State.CANCELLED)
+        else:
+            named = f"{submission.handler.name} (run {submission.id}) was cancelled before it had a seq"
+            now = self._clock.time()
+            ledger.begin_end(submission, State.CANCELLED, lambda: Cancelled(named), now)
+            ledger.ending[submission].askers.append(message.reply_to)
+            if not (ledger.waiting_room.remove(submission) or self.withdraw(submission)):
+                self._drop(submission)
+            if self.journal is None:
+                self.coordinator.tell(TriggersEnded(submissions=(submission,)))
+            else:
+                self.journal.tell(EndTriggers(submissions=(submission,), ended_at=now))
+
+    def _drop(self, submission: Submission[Any]) -> None:
+        """Take it out of its queue, if it is in one."""
+        if submission in submission._intake.open:
+            if self._outside is not None and submission.handler.by_completion:
+                self._outside.drop(submission)
+            else:
+                self._waiting.drop(submission)
+            self.sequenced += 1
 
     def on_runs_ended(self, message: RunsEnded) -> None:
         leave = self._window.leave

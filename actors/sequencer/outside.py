@@ -51,13 +51,15 @@ class OutsideRuns:
         """Queue one that was accepted."""
         self._waiting[submission.handler.is_async].push(submission)
 
+    def drop(self, submission: Submission[Any]) -> None:
+        """Take back one that waits to begin."""
+        self._waiting[submission.handler.is_async].drop(submission)
+
     def take(self) -> Iterator[Submission[Any]]:
         """Those that may begin now, each with its slot."""
         for waiting, under_way, slots in zip(self._waiting, self._under_way, self._slots_max, strict=True):
             while len(under_way) < slots and (cls := waiting.choose()) is not None:
                 submission = waiting.take(cls)
-                if submission.done:
-                    continue  # Ended before it began.
                 under_way[submission] = None
                 yield submission
 

@@ -14,6 +14,7 @@ from seqtor.actors.submissions import Submission
 __all__ = ["AGEING_LIMIT", "WaitingTriggers"]
 
 AGEING_LIMIT = 32
+DROPPED_MAX = 64  # Entries without a trigger, at least, before they are removed from between the others.
 
 
 class PriorityClass:
@@ -33,6 +34,7 @@ class WaitingTriggers:
     def __init__(self) -> None:
         self._classes: list[PriorityClass] = []
         self._count = 0
+        self._dropped: set[Submission[object]] = set()  # Taken back; their entries go when they come to the front.
 
     def __len__(self) -> int:
         return self._count
@@ -49,8 +51,19 @@ class WaitingTriggers:
         cls.queue.push(submission.event_time, submission)
         self._count += 1
 
+    def drop(self, submission: Submission[object]) -> None:
+        """Take back a submission that waits."""
+        self._dropped.add(submission)
+        self._count -= 1
+        if len(self._dropped) > max(DROPPED_MAX, self._count):
+            for cls in self._classes:
+                cls.queue.discard(self._dropped)
+            self._dropped.clear()
+
     def choose(self) -> PriorityClass | None:
         """The class whose turn it is, or None if nothing waits."""
+        if self._dropped:
+            self._clear_fronts()
         best: PriorityClass | None = None
         for cls in self._classes:
             if not len(cls.queue):
@@ -75,3 +88,9 @@ class WaitingTriggers:
         chosen.passed_over = 0
         self._count -= 1
         return chosen.queue.pop()
+
+    def _clear_fronts(self) -> None:
+        """Let a trigger that waits be in front in every class that has one."""
+        for cls in self._classes:
+            while (entry := cls.queue.peek()) is not None and entry[2] in self._dropped:
+                self._dropped.discard(cls.queue.pop())

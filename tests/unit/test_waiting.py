@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from seqtor.actors.sequencer.waiting import AGEING_LIMIT, WaitingTriggers
+from seqtor.actors.sequencer.waiting import AGEING_LIMIT, DROPPED_MAX, WaitingTriggers
 from seqtor.messages.triggers import Priority
 
 URGENT, HIGH, NORMAL, LOW = Priority
@@ -179,3 +179,29 @@ def test_everybody_goes_exactly_once_and_each_class_in_its_order(steps: list[Pri
     for priority in Priority:
         numbers = [waiter.name for waiter in served if waiter.priority == priority]
         assert numbers == sorted(numbers)
+
+
+@given(st.lists(st.tuples(st.sampled_from([HIGH, NORMAL, LOW]), st.integers(0, 5), st.booleans()), max_size=300))
+def test_what_is_dropped_is_never_next_and_changes_nothing_for_the_others(
+    waiters: list[tuple[Priority, int, bool]],
+) -> None:
+    made = [Waiter(priority, float(event_time), name) for name, (priority, event_time, _) in enumerate(waiters)]
+    kept = [waiter for waiter, (_, _, dropped) in zip(made, waiters, strict=True) if not dropped]
+    queue = queue_of(*made)
+    for waiter, (_, _, dropped) in zip(made, waiters, strict=True):
+        if dropped:
+            queue.drop(waiter)  # type: ignore[arg-type]
+    assert len(queue) == len(kept)
+    assert take_all(queue) == take_all(queue_of(*kept))
+    assert queue.choose() is None
+    assert not queue._dropped or len(queue._dropped) <= DROPPED_MAX
+
+
+def test_what_is_dropped_deep_in_the_queue_does_not_pile_up() -> None:
+    queue = queue_of(Waiter(HIGH, 0.0, "front"))
+    for number in range(10_000):
+        waiter: Any = Waiter(HIGH, 1.0, number)
+        queue.push(waiter)
+        queue.drop(waiter)
+    assert sum(len(cls.queue) for cls in queue._classes) < 3 * DROPPED_MAX
+    assert take_all(queue) == ["front"]
