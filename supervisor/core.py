@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from loguru import logger
@@ -43,6 +43,7 @@ from seqtor.actors.stores.cell import StoreCell
 from seqtor.actors.stores.contract import StoreRef
 from seqtor.actors.submissions import Intake, Origin, Submission
 from seqtor.actors.waiting_room import WaitingRoom
+from seqtor.batches import Batch, PreparedTrigger
 from seqtor.commit_path import CommitPath
 from seqtor.effects import RunningEffects
 from seqtor.endings import Life, LifeEnd
@@ -448,7 +449,7 @@ class RunningSystem:
 
     def submit(
         self,
-        triggers: list[tuple[Trigger[Any], Handler, int, float | None]],
+        triggers: Batch | Sequence[PreparedTrigger],
         key: str | None = None,
         resubmits: str | None = None,
         not_before: NotBefore | None = None,

@@ -45,6 +45,7 @@ from seqtor.actors.retries import Retry
 from seqtor.actors.stores.contract import StoreRef, StoreSpec
 from seqtor.actors.submissions import Intake, Submission, require_key
 from seqtor.actors.transactions import current_transaction_or_none
+from seqtor.batches import Batch
 from seqtor.control.opening import closing_control, open_control
 from seqtor.control.server import ControlServer
 from seqtor.core import RunningSystem
@@ -426,7 +427,7 @@ class Supervisor:
         self._refuse_inside_handler("submit_many", UseTransaction, USE_TX_SUBMIT)
         if isinstance(triggers, Trigger):
             raise TypeError("submit_many() takes an iterable of triggers; hand a single one in with submit()")
-        prepared = [self._prepare(trigger, priority) for trigger in triggers]
+        prepared = Batch(self._prepare(trigger, priority) for trigger in triggers)
         return self._require_running().submit(prepared, not_before=not_before(delay, at))
 
     def tell(
