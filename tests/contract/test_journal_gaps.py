@@ -7,9 +7,11 @@ from collections.abc import Iterator
 
 import pytest
 
+from seqtor.actors.journal.checking import check_journal
 from seqtor.actors.journal.contract import Backend, Group, Opened
 from seqtor.messages.errors import JournalCorrupted
 from tests.contract.journal_backends import BACKENDS, PARTS, Reach, checkpoint, commit, content, entries, key, reopened
+from tests.overtaking import Overtaking
 
 
 @pytest.fixture(params=BACKENDS)
@@ -168,6 +170,31 @@ def test_any_order_is_read_back_in_the_order_of_the_seqs(backend: Backend, reach
     backend, opened = reopened(backend, reach)
     assert ends(opened) == (300, 300, ())
     backend.close()
+
+
+def test_what_overtook_and_what_was_overtaken_is_recovered_and_goes_on(reach: Reach) -> None:
+    world = Overtaking(reach())
+    world.begin()
+    for seqs in ([1, 3, 4], [6, 2], [8]):
+        world.tell(seqs)
+        world.flush()
+    world.backend.close()
+    world.backend = reach()
+    recovery = world.begin()
+    assert world.recovered(recovery) == world.expected({1, 2, 3, 4, 6, 8})
+    info = world.checkpoint(4)
+    assert info is not None
+    while not world.backend.trim(info, 3):
+        pass
+    for seqs in ([7], [9, 5]):
+        world.tell(seqs)
+        world.flush()
+        world.backend.close()
+        world.backend = reach()
+        recovery = world.begin()
+        assert world.recovered(recovery) == world.expected(world.ended)
+        assert check_journal(world.backend, recovery.opened).damage == ()
+    world.backend.close()
 
 
 def test_a_row_that_was_there_is_missing_though_others_are_gaps(request: pytest.FixtureRequest) -> None:

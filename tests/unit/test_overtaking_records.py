@@ -16,7 +16,6 @@ from seqtor.actors.journal.encoding import GENESIS
 from seqtor.actors.journal.held import HeldRuns
 from seqtor.actors.journal.memory import MemoryBackend
 from seqtor.actors.journal.recovery import Recovery, entry_record
-from seqtor.actors.journal.sqlite import SqliteBackend
 from seqtor.messages.errors import JournalCorrupted
 from seqtor.messages.journal import GetOpenWork
 from seqtor.messages.records import SequencedRecord
@@ -269,22 +268,6 @@ def test_records_that_end_in_two_places_are_no_chain() -> None:
     with pytest.raises(JournalCorrupted, match=r"not one chain: nothing follows those of the seqs \[0, 3\]"):
         assert checks.tip
     assert Chain("here", Links({3: b"three"}), lambda _: None).tip == (3, b"three")
-
-
-def test_a_file_with_overtaking_is_read_back(tmp_path: object) -> None:
-    path = f"{tmp_path}/journal.db"
-    world = Overtaking(SqliteBackend(path))
-    world.begin()
-    written(world, [1, 3, 4], [6, 2], [8])
-    world.backend.close()
-    world.backend = SqliteBackend(path)
-    recovery = world.begin()
-    assert world.recovered(recovery) == world.expected({1, 2, 3, 4, 6, 8})
-    written(world, [7, 5])
-    world.backend.close()
-    world.backend = SqliteBackend(path)
-    assert world.recovered(world.begin()) == world.expected(set(range(1, 9)))
-    world.backend.close()
 
 
 # The order -------------------------------------------------------------------------------------------------------------
