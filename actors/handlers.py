@@ -18,6 +18,7 @@ from pydantic_core import PydanticSerializationError, to_json
 
 from seqtor.actors.journal.encoding import model_json
 from seqtor.actors.processes.importable import is_in_process
+from seqtor.actors.rates import require_rate
 from seqtor.actors.retries import Retry
 from seqtor.messages.errors import RegistrationError, Rejected, UnknownTrigger
 from seqtor.messages.fidelity import comes_back
@@ -63,6 +64,7 @@ class Handler:
         "number",
         "place",
         "priority",
+        "rate",
         "retry",
         "trigger_type",
         "unknown_fields",
@@ -80,8 +82,10 @@ class Handler:
         retry: Retry | None = None,
         executor: str = "thread",
         by_completion: bool = False,
+        rate: float | None = None,
     ) -> None:
         self.retry = retry
+        self.rate = rate
         self.by_completion = by_completion  # Its runs get their seq when they have finished.
         self.trigger_type = trigger_type
         self.version = version
@@ -182,6 +186,7 @@ def make_handler(
     retry: Retry | None = None,
     executor: str = "thread",
     sequence: str = ARRIVAL,
+    rate: float | None = None,
 ) -> Handler:
     """Check and make a handler; raises RegistrationError that says what to change."""
     require_trigger_type(trigger_type)
@@ -222,6 +227,7 @@ def make_handler(
     return Handler(
         trigger_type, function, priority=priority, deadline_s=deadline_s, version=version,
         retry=None if retry is None or retry.max_runs == 1 else retry, executor=executor, by_completion=by_completion,
+        rate=require_rate(rate, trigger_type.__name__),
     )  # fmt: skip
 
 

@@ -28,6 +28,7 @@ __all__ = [
     "RunsSequenced",
     "State",
     "Stats",
+    "TokenDue",
     "TriggersDelayed",
     "TriggersEnded",
     "WaitOver",
@@ -78,6 +79,14 @@ class WaitOver:
 
     That of a retry is the end of its backoff, that of a delayed trigger was given with it. Answer: none. Twice: the second
     finds nobody.
+    """
+
+
+@message
+class TokenDue:
+    """From: sequencer, by a timer. To: sequencer. Answer: none; a type that had used up its rate may go on.
+
+    Twice: the second finds nothing to do.
     """
 
 

@@ -25,6 +25,7 @@ from seqtor.actors.mailbox import Mailbox
 from seqtor.actors.outbox import Outbox
 from seqtor.actors.processes.crew import Crew
 from seqtor.actors.publications import Board
+from seqtor.actors.rates import Bucket, Pace
 from seqtor.actors.resources import Resources
 from seqtor.actors.retrying import Retrying
 from seqtor.actors.runs import RunContext
@@ -83,6 +84,9 @@ class CommitPath:
         self._make_outbox = make_outbox
         self._resources = resources
         self._may_run = may_run
+        buckets = {handler: Bucket(handler.rate) for handler in handlers if handler.rate is not None}
+        self.pace = Pace()
+        self._rates: dict[str, Any] = {"buckets": buckets, "pace": self.pace, "timers": dispatchers.timers}
         self._completes = any(handler.by_completion for handler in handlers)
         without_parts = [ref.index for ref in stores if type(ref.spec).part is StoreSpec.part]
         if self._completes and without_parts:
@@ -121,6 +125,7 @@ class CommitPath:
             self.ledger,
             journaled=journaled,
             outside=self._outside_runs(),
+            **self._rates,
             parent=root,
             restartable=True,
         )
@@ -163,7 +168,7 @@ class CommitPath:
         )
         self.sequencer_ref.restart(
             self._dispatchers.clock, self._window(), ledger, in_flight, waiting, journaled=self._journaled,
-            outside=self._outside_runs(),
+            outside=self._outside_runs(), **self._rates,
         )  # fmt: skip
         self.wire()
         self.sequencer.sequenced = accepted - len(waiting)
@@ -221,7 +226,7 @@ class CommitPath:
         return Window(self._dispatchers.threads, self._settings.max_in_flight, self._settings.processes)
 
     def _outside_runs(self) -> OutsideRuns | None:
-        return OutsideRuns(self._settings.max_in_flight) if self._completes else None
+        return OutsideRuns(self._settings.max_in_flight, self._rates["buckets"]) if self._completes else None
 
     def wire(self) -> None:
         """Tell each of the three where the others are, and the actors around them."""

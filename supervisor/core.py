@@ -75,7 +75,7 @@ from seqtor.messages.runs import (
     TriggersDelayed,
 )
 from seqtor.messages.stores import ApplyCommits, ValidateCommit
-from seqtor.messages.triggers import Trigger
+from seqtor.messages.triggers import Priority, Trigger
 from seqtor.resumed import ResumedRuns
 from seqtor.root import Group, Root
 from seqtor.settings import Settings
@@ -85,6 +85,9 @@ from seqtor.tree.window import Restart
 __all__ = ["RunningSystem"]
 
 FIRST_EPOCH = 1
+# Of max_queued, LOW may fill all but a quarter; HIGH a twentieth more than it, URGENT a tenth. Who is refused first when the
+# system is overloaded is who can wait; nothing that was accepted is given up for others.
+LOW_PART, HIGH_PART, URGENT_PART = 4, 20, 10
 TRIES = 10
 ANSWERS = (ActorDeadError, NotRunning, OutcomeUnknown)
 
@@ -140,6 +143,7 @@ class RunningSystem:
         self._stopping = False
         self._broken: str | None = None
         self.end = LifeEnd(dispatchers.driver)
+        self._low_max = settings.max_queued - settings.max_queued // LOW_PART
         self._arrivals = 0
         self._accepted = 0  # Of these, how many were queued at once, and how many are to wait for their time.
         self._delayed = 0
@@ -466,8 +470,8 @@ class RunningSystem:
             else:
                 sequencer = self._path.sequencer
                 queued = self._accepted + sequencer.bypassed - sequencer.sequenced
-                if queued + len(triggers) > self._settings.max_queued:
-                    raise self._overloaded(queued, len(triggers))
+                if queued + len(triggers) > self._low_max:
+                    self._require_room(queued, triggers)
             # Without an event time of its own a trigger's event is its submission: first in, first out.
             event_time = self._last_event_time = max(self._last_event_time, now)
             if due is not None:
@@ -565,13 +569,28 @@ class RunningSystem:
             return f"the system takes no more work: {self._broken}"
         return "the system is stopped or stopping: submit while it runs (with system: ...)"
 
-    def _overloaded(self, queued: int, more: int) -> Overloaded:
-        elapsed_s = max(self._dispatchers.clock.monotonic() - self._started_at, 0.001)
-        rate = (self._ledger.told.through + 1) / elapsed_s
-        retry_after = min(60.0, max(0.01, min(more, self._settings.max_queued) / rate))
-        return Overloaded(
-            f"{queued} triggers wait for a seq and max_queued is {self._settings.max_queued}, so {more} more were not "
-            f"taken: submit again in about {retry_after:.2f} s, or raise max_queued",
+    def _require_room(self, queued: int, triggers: Batch | Sequence[PreparedTrigger]) -> None:
+        """Raise Overloaded if so many more do not fit into what the least urgent of them may fill."""
+        max_queued, more = self._settings.max_queued, len(triggers)
+        lowest = max((priority for _, _, priority, _ in triggers), default=Priority.URGENT)
+        limits = {
+            Priority.URGENT: max_queued + max_queued // URGENT_PART,
+            Priority.HIGH: max_queued + max_queued // HIGH_PART,
+            Priority.NORMAL: max_queued,
+            Priority.LOW: self._low_max,
+        }
+        limit = limits[Priority(lowest)]
+        if queued + more <= limit:
+            return
+        clock, left = self._dispatchers.clock, self._path.sequencer.sequenced
+        now = clock.monotonic()
+        elapsed_s = max(now - self._started_at, 0.001)
+        pace = self._path.pace.per_second(now, left) or (self._ledger.told.through + 1) / elapsed_s
+        retry_after = min(60.0, max(0.01, min(queued + more - limit, limit) / pace))
+        share = "" if limit == max_queued else f" ({Priority(lowest).name} may fill {limit})"
+        raise Overloaded(
+            f"{queued} triggers wait for a seq and max_queued is {max_queued}{share}, so {more} more were not taken: submit "
+            f"again in about {retry_after:.2f} s, or raise max_queued",
             retry_after,
         )
 

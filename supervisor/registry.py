@@ -75,13 +75,14 @@ class Bundle:
         retry: Retry | None = None,
         executor: str = "thread",
         sequence: Literal["arrival", "completion"] = "arrival",
+        rate: float | None = None,
     ) -> HandlerDecorator[TriggerT]:
         """Register the handler of a trigger type, as `Supervisor.on` does, with every system that includes the bundle."""
         with registering():
             require_trigger_type(trigger_type)
         options = {
             "priority": priority, "deadline": deadline, "version": version, "retry": retry, "executor": executor,
-            "sequence": sequence,
+            "sequence": sequence, "rate": rate,
         }  # fmt: skip
 
         def register(function: Any) -> None:
@@ -90,7 +91,7 @@ class Bundle:
                 deadline_s = deadline_seconds(deadline, 1.0)
                 handler = make_handler(
                     trigger_type, function, priority=priority, deadline_s=deadline_s, version=version, retry=retry,
-                    executor=executor, sequence=sequence,
+                    executor=executor, sequence=sequence, rate=rate,
                 )  # fmt: skip
                 self._handlers.add(handler)
                 self.registrations.append((trigger_type, function, options))

@@ -166,6 +166,7 @@ class Supervisor:
         retry: Retry | None = None,
         executor: str = "thread",
         sequence: Literal["arrival", "completion"] = "arrival",
+        rate: float | None = None,
     ) -> HandlerDecorator[TriggerT]:
         """Register the function below as the handler of a trigger type; sync or async, called with (trigger, tx).
 
@@ -176,14 +177,15 @@ class Supervisor:
         default does); never of one that was rejected. Without it nothing is retried. `executor="process"` executes a plain
         function in a worker process, for what computes: it must be importable by its name. `sequence="completion"` is for
         agents and other long work: a run executes outside of the order, on one snapshot, and gets its seq when it has
-        finished (docs/how-to/agents.md). Raises RegistrationError for a wrong signature, a second handler, a mutable
+        finished (docs/how-to/agents.md). `rate` is how many runs of this type may begin in a second; further triggers wait
+        in the queue, and others go before them. Raises RegistrationError for a wrong signature, a second handler, a mutable
         payload, a policy that retries `Rejected`, an executor that cannot be.
         """
         with registering():
             require_trigger_type(trigger_type)
         return HandlerDecorator(
             lambda function: self._register(
-                trigger_type, function, priority, deadline, version, retry, executor, sequence
+                trigger_type, function, priority, deadline, version, retry, executor, sequence, rate
             )
         )
 
@@ -285,6 +287,7 @@ class Supervisor:
         retry: Retry | None,
         executor: str = "thread",
         sequence: str = "arrival",
+        rate: float | None = None,
     ) -> None:
         with registering():
             self._require_not_started("on")
@@ -293,7 +296,7 @@ class Supervisor:
             deadline_s = deadline_seconds(deadline, default_s)
             handler = make_handler(
                 trigger_type, function, priority=priority, deadline_s=deadline_s, version=version, retry=retry,
-                executor=executor, sequence=sequence,
+                executor=executor, sequence=sequence, rate=rate,
             )  # fmt: skip
             self._handlers.add(handler)
 

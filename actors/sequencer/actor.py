@@ -8,7 +8,7 @@ has finished; `now` never decreases along the order, but for completion runs, wh
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from loguru import logger
@@ -17,6 +17,7 @@ from seqtor.actors.base import Actor
 from seqtor.actors.clock import Clock
 from seqtor.actors.ledger import Ledger
 from seqtor.actors.mailbox import Mailbox, answer
+from seqtor.actors.rates import Bucket, Pace
 from seqtor.actors.sequencer.outside import OutsideRuns
 from seqtor.actors.sequencer.waiting import WaitingTriggers
 from seqtor.actors.sequencer.window import Window
@@ -31,10 +32,13 @@ from seqtor.messages.runs import (
     RunsEnded,
     RunsSequenced,
     State,
+    TokenDue,
     TriggersEnded,
 )
 
 if TYPE_CHECKING:
+    from seqtor.actors.dispatchers.contract import Timers
+    from seqtor.actors.handlers import Handler
     from seqtor.actors.submissions import Submission
 
 __all__ = ["Sequencer"]
@@ -48,7 +52,7 @@ class Sequencer(Actor):
     """Numbers triggers in the order of their priority."""
 
     receives: ClassVar[tuple[type, ...]] = (
-        AcceptTriggers, CancelTrigger, RunsEnded, RunsDurable, SequenceRun, GetStats, Drain,
+        AcceptTriggers, CancelTrigger, RunsEnded, RunsDurable, SequenceRun, TokenDue, GetStats, Drain,
     )  # fmt: skip
 
     def __init__(
@@ -61,14 +65,21 @@ class Sequencer(Actor):
         *,
         journaled: bool = False,
         outside: OutsideRuns | None = None,
+        buckets: Mapping[Handler, Bucket] | None = None,
+        pace: Pace | None = None,
+        timers: Timers | None = None,
     ) -> None:
-        """`outside` has the slots of completion runs; None if no handler is such."""
+        """`outside` has the slots of completion runs, None if no handler is such; `buckets` has the rates of types."""
         super().__init__()
         self._clock = clock
         self._window = window
         self._ledger = ledger
         self._outside = outside
-        self._waiting = WaitingTriggers()
+        self._buckets = buckets
+        self._pace = pace or Pace()
+        self._timers = timers
+        self._token_at = math.inf  # When the timer fires that is set for a rate.
+        self._waiting = WaitingTriggers(buckets)
         self._ended_through = ledger.told.through
         self._durable_through = ledger.durable_through if journaled else math.inf
         self._seq = self._ended_through + len(in_flight)
@@ -178,6 +189,9 @@ class Sequencer(Actor):
         self.coordinator.tell(WithdrawRun(submission=submission))
         return True
 
+    def on_token_due(self, _: TokenDue) -> None:
+        self._token_at = math.inf
+
     def on_get_stats(self, message: GetStats) -> None:
         self.on_batch_end()  # What could be numbered is, before it is counted.
         self.committer.tell(self.add_to(message))
@@ -197,14 +211,29 @@ class Sequencer(Actor):
 
     def on_batch_end(self) -> None:
         waiting = self._waiting
+        if self._buckets:
+            waiting.refill(self._clock.monotonic())
         if len(waiting) and self._ended_through - self._durable_through <= UNDURABLE_MAX:
             self._sequence(waiting)
         if self._outside is not None and self._outside.queued:
             self._begin_outside(self._outside)
+        if self._buckets:
+            self._await_token()
         if self._drains and not (len(waiting) or len(self._window) or self._is_anything_outside):
             for reply_to in self._drains:
                 self.coordinator.tell(Drain(reply_to=reply_to))
             self._drains.clear()
+
+    def _await_token(self) -> None:
+        """Set a timer for the first that waits for nothing but its rate."""
+        waits = [self._waiting.next_token_s(), None if self._outside is None else self._outside.next_token_s()]
+        next_s = min([each for each in waits if each is not None], default=None)
+        if next_s is None or self._timers is None:
+            return
+        at = self._clock.monotonic() + next_s
+        if at < self._token_at:
+            self._token_at = at
+            self._timers.call_after(next_s, lambda: self.tell_self(TokenDue()))
 
     @property
     def _is_anything_outside(self) -> bool:
@@ -239,6 +268,7 @@ class Sequencer(Actor):
         if numbered:
             first_seq, self._seq = self._seq + 1, seq
             self.sequenced += len(numbered)
+            self._pace.note(self._clock.monotonic(), self.sequenced)
             ledger = self._ledger
             ledger.now = max(ledger.now, now)
             self.coordinator.tell(

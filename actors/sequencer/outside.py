@@ -8,9 +8,11 @@ of all triggers: priority, event time, arrival.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from seqtor.actors.handlers import Handler
+from seqtor.actors.rates import Bucket
 from seqtor.actors.sequencer.waiting import WaitingTriggers
 from seqtor.actors.submissions import Submission
 from seqtor.messages.commits import EndedRun
@@ -25,8 +27,9 @@ SYNC_MAX = 32
 class OutsideRuns:
     """Completion runs before and while they are under way."""
 
-    def __init__(self, async_max: int) -> None:
-        self._waiting = (WaitingTriggers(), WaitingTriggers())  # Of plain handlers, of coroutine functions.
+    def __init__(self, async_max: int, buckets: Mapping[Handler, Bucket] | None = None) -> None:
+        # Of plain handlers, of coroutine functions.
+        self._waiting = (WaitingTriggers(buckets), WaitingTriggers(buckets))
         self._slots_max = (SYNC_MAX, async_max)
         self._under_way: tuple[dict[Submission[Any], None], dict[Submission[Any], None]] = ({}, {})
         self._by_seq: dict[int, Submission[Any]] = {}
@@ -54,6 +57,11 @@ class OutsideRuns:
     def drop(self, submission: Submission[Any]) -> None:
         """Take back one that waits to begin."""
         self._waiting[submission.handler.is_async].drop(submission)
+
+    def next_token_s(self) -> float | None:
+        """In how many seconds the next may begin that waits for its rate; None if none does."""
+        waits = [each for each in (waiting.next_token_s() for waiting in self._waiting) if each is not None]
+        return min(waits, default=None)
 
     def take(self) -> Iterator[Submission[Any]]:
         """Those that may begin now, each with its slot."""

@@ -3,37 +3,52 @@
 Owns the priority queue `(priority, event_time, arrival)` and its ageing. Pure; not thread-safe. Promises: of equal
 priority the older event goes first, then the older submission; a class of triggers that has been passed over
 `AGEING_LIMIT` times while it waited is served once, so LOW makes progress under any stream of HIGH, and a stream of LOW
-never delays HIGH by more than its share.
+never delays HIGH by more than its share. Triggers of a type that has used up its rate are passed by, as if they were not
+there.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from seqtor.actors.dispatchers.ready_queue import ReadyQueue
+from seqtor.actors.handlers import Handler
+from seqtor.actors.rates import Bucket
 from seqtor.actors.submissions import Submission
 
 __all__ = ["AGEING_LIMIT", "WaitingTriggers"]
 
 AGEING_LIMIT = 32
 DROPPED_MAX = 64  # Entries without a trigger, at least, before they are removed from between the others.
+Queue = ReadyQueue[Submission[object]]
 
 
 class PriorityClass:
-    """The triggers of one priority, and how often others went first while they waited."""
+    """The triggers of one priority, and how often others went first while they waited.
 
-    __slots__ = ("passed_over", "priority", "queue")
+    Those of types with a rate are in queues of their own.
+    """
+
+    __slots__ = ("passed_over", "priority", "queue", "rated")
 
     def __init__(self, priority: int) -> None:
         self.priority = priority
-        self.queue: ReadyQueue[Submission[object]] = ReadyQueue()
+        self.queue: Queue = ReadyQueue()
+        self.rated: dict[Handler, Queue] = {}
         self.passed_over = 0
+
+    def queues(self) -> list[Queue]:
+        """All queues of the class."""
+        return [self.queue, *self.rated.values()]
 
 
 class WaitingTriggers:
-    """The queue between accepted and sequenced."""
+    """The queue between accepted and sequenced. `buckets` are those of the types that have a rate."""
 
-    def __init__(self) -> None:
+    def __init__(self, buckets: Mapping[Handler, Bucket] | None = None) -> None:
         self._classes: list[PriorityClass] = []
         self._count = 0
+        self._buckets = buckets or {}
         self._dropped: set[Submission[object]] = set()  # Taken back; their entries go when they come to the front.
 
     def __len__(self) -> int:
@@ -48,7 +63,10 @@ class WaitingTriggers:
             cls = PriorityClass(submission.priority)
             self._classes.append(cls)
             self._classes.sort(key=lambda each: each.priority)
-        cls.queue.push(submission.event_time, submission)
+        queue = cls.queue
+        if self._buckets and submission.handler in self._buckets:
+            queue = cls.rated.setdefault(submission.handler, ReadyQueue())
+        queue.push(submission.event_time, submission)
         self._count += 1
 
     def drop(self, submission: Submission[object]) -> None:
@@ -57,16 +75,32 @@ class WaitingTriggers:
         self._count -= 1
         if len(self._dropped) > max(DROPPED_MAX, self._count):
             for cls in self._classes:
-                cls.queue.discard(self._dropped)
+                for queue in cls.queues():
+                    queue.discard(self._dropped)
             self._dropped.clear()
 
+    def refill(self, now: float) -> None:
+        """Let those go on whose types have their rate again; seconds of a clock that is never set."""
+        for bucket in self._buckets.values():
+            bucket.refill(now)
+
+    def next_token_s(self) -> float | None:
+        """In how many seconds the next trigger may go on that waits for nothing but its rate; None if none does."""
+        waits = [
+            self._buckets[handler].next_s
+            for cls in self._classes
+            for handler, queue in cls.rated.items()
+            if len(queue) and not self._buckets[handler].has_token
+        ]
+        return min(waits, default=None)
+
     def choose(self) -> PriorityClass | None:
-        """The class whose turn it is, or None if nothing waits."""
+        """The class whose turn it is, or None if nothing waits that may go on."""
         if self._dropped:
             self._clear_fronts()
         best: PriorityClass | None = None
         for cls in self._classes:
-            if not len(cls.queue):
+            if not len(cls.queue) and not (cls.rated and self._front(cls)):
                 continue
             if best is None:
                 best = cls
@@ -76,21 +110,42 @@ class WaitingTriggers:
 
     def peek(self, cls: PriorityClass) -> Submission[object]:
         """The next submission of a class that has one."""
-        entry = cls.queue.peek()
+        queue = self._front(cls) if cls.rated else cls.queue
+        entry = None if queue is None else queue.peek()
         assert entry is not None
         return entry[2]
 
     def take(self, chosen: PriorityClass) -> Submission[object]:
         """Remove the next submission of the chosen class; the waiting classes below the best have been passed over."""
         for cls in self._classes:
-            if cls is not chosen and cls.priority > chosen.priority and len(cls.queue):
-                cls.passed_over += 1
+            if cls is not chosen and cls.priority > chosen.priority and (len(cls.queue) or cls.rated):
+                cls.passed_over += bool(len(cls.queue) or self._front(cls))
         chosen.passed_over = 0
         self._count -= 1
-        return chosen.queue.pop()
+        if not chosen.rated:
+            return chosen.queue.pop()
+        queue = self._front(chosen)
+        assert queue is not None
+        submission = queue.pop()
+        if queue is not chosen.queue:
+            self._buckets[submission.handler].take()
+        return submission
+
+    def _front(self, cls: PriorityClass) -> Queue | None:
+        """Of the queues of a class the one whose first is next, of those whose types may go on."""
+        best, first = None, None
+        entry = cls.queue.peek()
+        if entry is not None:
+            best, first = cls.queue, entry[0]
+        for handler, queue in cls.rated.items():
+            entry = queue.peek()
+            if entry is not None and self._buckets[handler].has_token and (first is None or entry[0] < first):
+                best, first = queue, entry[0]
+        return best
 
     def _clear_fronts(self) -> None:
-        """Let a trigger that waits be in front in every class that has one."""
+        """Let a trigger that waits be in front in every queue that has one."""
         for cls in self._classes:
-            while (entry := cls.queue.peek()) is not None and entry[2] in self._dropped:
-                self._dropped.discard(cls.queue.pop())
+            for queue in cls.queues():
+                while (entry := queue.peek()) is not None and entry[2] in self._dropped:
+                    self._dropped.discard(queue.pop())
