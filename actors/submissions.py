@@ -10,11 +10,12 @@ import asyncio
 import contextlib
 import datetime
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import AsyncIterator, Callable, Generator
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from seqtor.actors import batons
 from seqtor.actors.futures import ReplyFuture
+from seqtor.actors.progress import Listener, Progress
 from seqtor.actors.transactions import current_transaction_or_none
 from seqtor.messages.errors import WouldDeadlock
 from seqtor.messages.runs import AttemptConflict, State
@@ -109,6 +110,7 @@ class Submission(Generic[ResultT_co]):
     __slots__ = (
         "_intake",
         "_outcome",
+        "_progress",
         "_state",
         "_waiters",
         "arrival",
@@ -129,7 +131,8 @@ class Submission(Generic[ResultT_co]):
         "trigger",
     )
 
-    # Set by sequencer and coordinator, once there is something to say.
+    # Set once there is something to say: by who listens or tells first, by sequencer and coordinator.
+    _progress: Progress
     sequenced_at: float
     ended_at: float
     attempts: int
@@ -242,6 +245,32 @@ class Submission(Generic[ResultT_co]):
             return newest._state is State.CANCELLED
         return newest.seq is None and self._intake.cancel(self)
 
+    def progress(self) -> AsyncIterator[Any]:
+        """Iterate over what the handler tells with `tx.progress(value)`, with `async for`; it ends when the run does.
+
+        Best effort: from the newest value on; an attempt that is executed again tells again; of 1,000 values behind the
+        oldest are lost; nothing is kept for a restart. Any number may listen, on any event loop. Raises WouldDeadlock inside
+        a handler.
+        """
+        self._refuse_inside_handler("async for ... in submission.progress()")
+        return Listener(self, self._progress_of_all, self._intake.driver)
+
+    def tell_progress(self, value: Any) -> None:
+        """Hand a value to all who listen to this trigger. Called by the handler's thread."""
+        retry = None if self.origin is None else self.origin.retry
+        first = self if retry is None or retry.root is None else retry.root
+        first._progress_of_all.tell(value)
+
+    @property
+    def _progress_of_all(self) -> Progress:
+        try:
+            return self._progress
+        except AttributeError:
+            with self._intake.waiting_lock:  # Two may come first at the same time.
+                if not hasattr(self, "_progress"):
+                    self._progress = Progress()
+            return self._progress
+
     @property
     def newest(self) -> Submission[Any]:
         """The newest run of the trigger: this one, or the last retry."""
@@ -263,7 +292,7 @@ class Submission(Generic[ResultT_co]):
                 with contextlib.suppress(RuntimeError):  # The loop was closed, so nobody waits any more.
                     loop.call_soon_threadsafe(_set_unless_done, ended)
 
-            if not self._when_done(wake):
+            if not self.when_done(wake):
                 yield from ended.__await__()
         return self._unwrap()
 
@@ -331,7 +360,7 @@ class Submission(Generic[ResultT_co]):
     def _wait(self, timeout_s: float | None) -> bool:
         """Block the calling thread until the end; False if the time-out came first."""
         baton = batons.take()
-        if self._when_done(baton.hand_over):
+        if self.when_done(baton.hand_over):
             return True
         arrived = baton.wait(timeout_s)
         if arrived:
@@ -342,8 +371,8 @@ class Submission(Generic[ResultT_co]):
                     self._waiters.remove(baton.hand_over)
         return arrived
 
-    def _when_done(self, wake: Callable[[], None]) -> bool:
-        """Have `wake` called at the end; True if it has ended already, then `wake` may or may not be called."""
+    def when_done(self, wake: Callable[[], None]) -> bool:
+        """Have `wake` called at the end, from any thread; True if it has ended, then it may or may not be called."""
         with self._intake.waiting_lock:
             if self._waiters is None:
                 self._waiters = []

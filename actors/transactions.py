@@ -299,6 +299,14 @@ class Transaction:
         """Have an effect that was given up carried out once more; only for the handler of `EffectResubmitted`."""
         self._out.effect_again(effect)
 
+    def progress(self, value: Any) -> None:
+        """Tell whoever listens with `async for value in submission.progress()`. Never waits, and changes nothing.
+
+        Best effort, and no part of the transaction: told at once, also by an attempt that is executed again, and not kept.
+        """
+        self.check()
+        self._run.submission.tell_progress(value)
+
     def resource(self, ref: ResourceRef[ValueT]) -> ValueT:
         """What the resource opened: one for all runs, opened at the first use.
 
