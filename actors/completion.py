@@ -20,7 +20,7 @@ from seqtor.actors.runs import AsyncRun, Run, RunContext, SyncRun
 from seqtor.actors.transactions import AttemptAbandoned, AttemptState, Transaction
 from seqtor.messages.commits import CommitRun
 from seqtor.messages.completion import SequenceRun
-from seqtor.messages.errors import SeqtorError
+from seqtor.messages.errors import RunDeferred
 from seqtor.messages.runs import State
 from seqtor.messages.stores import StoreAccess
 
@@ -167,7 +167,7 @@ class CompletionRun(Run):
     ) -> None:
         if transaction.state is AttemptState.DEFERRED:  # Whatever the handler has made of the exception.
             needs = transaction.needs  # type: ignore[attr-defined]
-            why = SeqtorError(
+            why = RunDeferred(
                 f"{self.submission.handler.name} was executed again with its seq and asks for the answer of {needs}, which "
                 "is not recorded: the run goes on outside of the order, and comes back with a new seq"
             )

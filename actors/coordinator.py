@@ -186,6 +186,9 @@ class Coordinator(Actor):
     def _defer(self, message: RunsEnded, *, restarting: bool) -> None:
         """Let the runs go on whose seqs have ended as deferred; the seqs' records are of stand-ins. Twice: the same."""
         for ended in message.runs:
+            if ended.seq not in self._known:  # It ended before this actor came to `RunSequenced`, and crashed.
+                ended.submission.take_over()
+                self._known[ended.seq] = ended.submission
             if ended.state is State.DEFERRED:
                 submission = ended.released.deferred
                 self._known[ended.seq] = ended.submission

@@ -29,6 +29,7 @@ __all__ = [
     "Rejected",
     "ReplayDiverged",
     "RunCrashed",
+    "RunDeferred",
     "SeqtorError",
     "StoreUnavailable",
     "UnknownTrigger",
@@ -90,6 +91,15 @@ class RunCrashed(SeqtorError):
     """The actor that executes a run crashed at each try: no doing of the handler, so replay does not repeat it."""
 
     code = "run_crashed"
+
+
+class RunDeferred(SeqtorError):
+    """A completion run that has its seq needs an answer which is not recorded; its run fails with this after too many.
+
+    It says how others interleaved, so replay does not repeat it.
+    """
+
+    code = "run_deferred"
 
 
 class DeadlineExceeded(SeqtorError):

@@ -22,7 +22,7 @@ from seqtor.actors.journal.encoding import GENESIS, chained
 from seqtor.actors.journal.history import History
 from seqtor.actors.journal.recovery import commit_record, writes_by_store
 from seqtor.actors.stores.contract import StoreActor, StoreRef
-from seqtor.messages.errors import DeadlineExceeded, RunCrashed
+from seqtor.messages.errors import DeadlineExceeded, RunCrashed, RunDeferred
 from seqtor.messages.records import CommitRecord
 from seqtor.messages.runs import State
 from seqtor.replay.comparison import Comparison, Divergence
@@ -36,6 +36,7 @@ LOOK_BACK = 1024  # Earlier seqs whose states are kept for `tx.peek`; older ones
 CACHED_MAX = 16
 # What other runs came to was not the handler's doing alone: time-outs, operators and crashes are records, not replayed.
 CRASHED = f"{RunCrashed.__module__}.{RunCrashed.__qualname__}"
+DEFERRED = f"{RunDeferred.__module__}.{RunDeferred.__qualname__}"
 EXPIRED = f"{DeadlineExceeded.__module__}.{DeadlineExceeded.__qualname__}"
 REPLAYED = {State.COMMITTED, State.REJECTED, State.FAILED, State.RETRYING}
 
@@ -181,6 +182,8 @@ class Replay:
             self.skipped[record.state.value] += 1
         elif record.error is not None and record.error.type == CRASHED:
             self.skipped["crashed"] += 1
+        elif record.error is not None and record.error.type == DEFERRED:  # Too often: it has failed.
+            self.skipped[State.DEFERRED.value] += 1
         elif record.state is State.RETRYING and record.error is not None and record.error.type == EXPIRED:
             self.skipped[State.DEADLINE.value] += 1
         else:

@@ -456,6 +456,28 @@ def int_range(run: Execution, start: str | None, stop: str | None) -> None:
     run.observe(run.tx[run.refs["ints"]].between(start, stop))
 
 
+def glance(run: Execution, store: str, key: Any) -> None:
+    run.observe(shown(run.tx.peek(run.refs[store]).get(run.key(key))))
+
+
+def moved(run: Execution, store: str, key: Any) -> None:
+    run.observe(run.tx.changed(run.refs[store], run.key(key)))
+
+
+def moved_field(run: Execution, store: str, name: str) -> None:
+    run.observe(run.tx.changed(run.refs[store], name))
+
+
+def answer_to(question: int) -> int:
+    """The outside world, which answers alike whoever asks."""
+    return question * 7 % 11
+
+
+def ask(run: Execution, spread: int) -> None:
+    """Ask something that depends on what was read, one of so many questions."""
+    run.observe(run.tx.call(answer_to, run.acc % spread))
+
+
 def reject_if(run: Execution, modulus: int, remainder: int) -> None:
     if run.acc % modulus == remainder:
         raise Rejected("as the accumulator says", code="chosen", acc=run.acc)
@@ -525,7 +547,7 @@ OPERATIONS: dict[str, Callable[..., Pauses]] = {
     for operation in (
         get, index, has, put, change, spoil, delete, pop, popitem, clear, setdefault, increment, scan, thin_out, keys,
         length, items, field, value, update, update_two, change_field, set_document, increment_field, int_get, int_add,
-        int_range, reject_if, raise_if,
+        int_range, glance, moved, moved_field, ask, reject_if, raise_if,
     )
 }  # fmt: skip
 OPERATIONS |= {operation.__name__: operation for operation in (branch, attempt, stop_if, pause, commit_whole)}
@@ -591,6 +613,13 @@ leaves = st.one_of(
         tagged("int_range", st.sampled_from(BOUNDS), st.sampled_from(BOUNDS)),
     ),
     tagged("pause", st.integers(0, 2)),
+    st.one_of(
+        tagged("glance", mappings, operands),
+        tagged("moved", mappings, operands),
+        tagged("moved_field", documents, settable),
+        tagged("ask", st.sampled_from((1, 2, 100))),
+        tagged("ask", st.sampled_from((1, 2, 100))),
+    ),
     st.one_of(
         moduli.map(lambda test: ("reject_if", *test)),
         moduli.map(lambda test: ("raise_if", *test)),

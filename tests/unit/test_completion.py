@@ -279,6 +279,7 @@ def test_after_so_many_deferrals_it_ends_as_failed_and_says_what_to_change() -> 
         assert system.stats().state_counts[State.DEFERRED] == DEFERRALS_MAX
         (letter,) = system.dead_letters()
         assert letter.seq == submission.seq
+        assert system.verify().skipped == {"deferred": DEFERRALS_MAX + 1}
     assert max(desk.asked.values()) == 1
 
 
