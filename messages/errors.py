@@ -188,9 +188,9 @@ class StoreUnavailable(SeqtorError):
 
 
 class FootprintViolation(SeqtorError):
-    """A run wrote or read outside the footprint that its handler declared."""
+    """A run wrote outside the footprint that its handler declared with `writes=`; nothing of it was written."""
 
-    code = "footprint_violation"
+    code = "footprint"
 
 
 class KeyReused(SeqtorError):

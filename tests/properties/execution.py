@@ -35,7 +35,17 @@ from seqtor.actors.committer import CommitOrder
 from seqtor.actors.deferrals import DEFERRALS_MAX
 from seqtor.messages import RunDeferred, RunRecord, Stats
 from tests.oracle import error_key
-from tests.properties.language import Execution, Steps, Stores, contents_of, perform, programs, stores
+from tests.properties.language import (
+    KEYS,
+    Execution,
+    Steps,
+    Stores,
+    contents_of,
+    perform,
+    programs,
+    stores,
+    written_stores,
+)
 
 __all__ = ["Case", "cases", "examples", "run_simulated", "run_threaded"]
 
@@ -74,11 +84,36 @@ class AsyncAgent(AsyncProgram):
     """The same, with a seq when it is done."""
 
 
+class DeclaredProgram(SyncProgram):
+    """A program that declares what it may write."""
+
+
+class AsyncDeclaredProgram(AsyncProgram):
+    """The same on the loop."""
+
+
+class DeclaredAgent(SyncProgram):
+    """A program with a seq when it is done, which declares what it may write."""
+
+
+class AsyncDeclaredAgent(AsyncProgram):
+    """The same on the loop."""
+
+
+# By whether it is an agent and whether it declares: the types for the pool and for the loop.
+KINDS: dict[tuple[bool, bool], tuple[type[SyncProgram], type[AsyncProgram]]] = {
+    (False, False): (SyncProgram, AsyncProgram),
+    (False, True): (DeclaredProgram, AsyncDeclaredProgram),
+    (True, False): (SyncAgent, AsyncAgent),
+    (True, True): (DeclaredAgent, AsyncDeclaredAgent),
+}
+
+
 @dataclasses.dataclass(frozen=True)
 class Submitted:
     """One trigger: its program, its kind of handler, its priority, and how long others run before the next comes.
 
-    `by_completion`: it gets its seq when it is done.
+    `by_completion`: it gets its seq when it is done. One that declares what it may write names no keys but `declares`.
     """
 
     steps: Steps
@@ -86,6 +121,7 @@ class Submitted:
     by_completion: bool
     priority: Priority
     gap: int
+    declares: tuple[str, ...] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,6 +141,7 @@ submitted = st.builds(
     by_completion=st.sampled_from((False, False, True)),
     priority=st.sampled_from((Priority.NORMAL, Priority.NORMAL, Priority.NORMAL, Priority.LOW, Priority.URGENT)),
     gap=st.sampled_from((0, 0, 0, 0, 1, 5, 30)),
+    declares=st.none() | st.lists(st.sampled_from(KEYS), min_size=1, max_size=3, unique=True).map(tuple),
 )
 cases: st.SearchStrategy[Case] = st.builds(
     Case,
@@ -128,7 +165,7 @@ class Desk:
         @system.on(SyncProgram)
         def run_sync(trigger: SyncProgram, tx: Any) -> Any:
             self.note(trigger, tx)
-            run = Execution(tx, self.refs)
+            run = Execution(tx, self.refs, self.keys(trigger))
             for ticks in perform(self.steps(trigger), run):
                 pause(ticks)
             return run.result
@@ -137,7 +174,7 @@ class Desk:
         @system.on(AsyncProgram)
         async def run_async(trigger: AsyncProgram, tx: Any) -> Any:
             self.note(trigger, tx)
-            run = Execution(tx, self.refs)
+            run = Execution(tx, self.refs, self.keys(trigger))
             pauses: Generator[int, None, bool] = perform(self.steps(trigger), run)
             interrupted: BaseException | None = None
             while True:
@@ -147,8 +184,21 @@ class Desk:
                     return run.result
                 interrupted = await rest(ticks * tick_s)
 
-        self.handlers: dict[type, Any] = {SyncProgram: run_sync, AsyncProgram: run_async}
+        system.on(DeclaredProgram, writes=self.footprint)(run_sync)
+        system.on(DeclaredAgent, writes=self.footprint, sequence="completion")(run_sync)
+        system.on(AsyncDeclaredProgram, writes=self.footprint)(run_async)
+        system.on(AsyncDeclaredAgent, writes=self.footprint, sequence="completion")(run_async)
         self.oracle_handler = self._serially
+
+    def footprint(self, trigger: Any) -> list[Any]:
+        """What a program may write."""
+        declared: list[Any] = []
+        for store, by_key in written_stores(self.steps(trigger)).items():
+            declared += [(self.refs[store], key) for key in self.keys(trigger)] if by_key else [self.refs[store]]
+        return declared
+
+    def keys(self, trigger: Any) -> tuple[str, ...]:
+        return self.case.submitted[trigger.number].declares or KEYS
 
     def note(self, trigger: Any, tx: Any) -> None:
         """Count executions."""
@@ -165,11 +215,11 @@ class Desk:
 
     def triggers(self) -> Iterator[tuple[Trigger[Any], Submitted]]:
         for i, each in enumerate(self.case.submitted):
-            kinds = (SyncAgent, AsyncAgent) if each.by_completion else (SyncProgram, AsyncProgram)
+            kinds = KINDS[each.by_completion, each.declares is not None]
             yield kinds[each.is_async](number=i), each
 
     def _serially(self, trigger: Any, tx: Any) -> Any:
-        run = Execution(tx, self.refs)
+        run = Execution(tx, self.refs, self.keys(trigger))
         for _ in perform(self.steps(trigger), run):
             pass
         return run.result
@@ -227,8 +277,8 @@ def horizon(seqs: int | None) -> Iterator[None]:
         yield
         return
 
-    def small(stores: Any, states: Any, epoch: int, horizon: int, *others: Any) -> CommitOrder:
-        return CommitOrder(stores, states, epoch, seqs, *others)
+    def small(stores: Any, told: Any, epoch: int, horizon: int, *others: Any) -> CommitOrder:
+        return CommitOrder(stores, told, epoch, seqs, *others)
 
     with mock.patch.object(seqtor.commit_path, "CommitOrder", small):
         yield
@@ -323,15 +373,22 @@ def check_publications(desk: Desk, publication: Any, oracle: Any, last_seq: int)
     refs = tuple(desk.refs.values())
     before = contents_of(Snapshot(publication.seq, publication.states, refs), desk.refs)
     assert before == oracle.initial
-    seq = index = 0
+    seq = index = count = 0
+    early: dict[str, set[str]] = {}  # What was announced before its turn.
     while publication.next is not None:
         publication = publication.next
         assert publication.index == index + 1, "the index of publications rises by one"
-        assert seq < publication.seq <= last_seq, "every publication makes later seqs visible"
-        index, seq = publication.index, publication.seq
+        assert seq <= publication.seq <= last_seq, "seqs do not fall"
+        assert publication.count > count, "every publication makes more runs visible"
+        index, seq, count = publication.index, publication.seq, publication.count
         after = contents_of(Snapshot(publication.seq, publication.states, refs), desk.refs)
         assert after == oracle.contents_after(seq), f"the state after seq {seq}"
-        announced = {refs[store].name: set(keys) for store, keys in publication.writes.items()}
+        for _, writes in publication.overtakers:
+            for store, keys in writes.items():
+                early.setdefault(refs[store].name, set()).update(keys)
+        announced = {name: set(keys) for name, keys in early.items()}
+        for store, keys in publication.writes.items():
+            announced.setdefault(refs[store].name, set()).update(keys)
         for name in desk.refs:
             changed = changed_keys(before[name], after[name])
             assert changed <= announced.get(name, set()), f"changed without notice in {name} at seq {seq}"

@@ -9,7 +9,7 @@ read was right. The same interpreter runs against the runtime's transaction and 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import immutables
@@ -257,9 +257,10 @@ def contents_of(snapshot: Snapshot, refs: Mapping[str, StoreRef[Any]]) -> dict[s
 class Execution:
     """One attempt at a program."""
 
-    def __init__(self, tx: Any, refs: Mapping[str, StoreRef[Any]]) -> None:
+    def __init__(self, tx: Any, refs: Mapping[str, StoreRef[Any]], keys: Sequence[str] = KEYS) -> None:
         self.tx = tx
         self.refs = refs
+        self.keys = keys  # All that its operations on single keys may name.
         self.seen: list[Any] = []
         self.acc = 0
         self.result: Any = self.seen
@@ -270,11 +271,36 @@ class Execution:
         self.acc = (self.acc * 31 + number(value)) % 1009
 
     def key(self, operand: str | int) -> str:
-        return operand if isinstance(operand, str) else KEYS[(self.acc + operand) % len(KEYS)]
+        if isinstance(operand, str):
+            return operand if operand in self.keys else self.keys[number(operand) % len(self.keys)]
+        return self.keys[(self.acc + operand) % len(self.keys)]
 
     def amount(self, operand: int) -> int:
         """A literal, or (above 100) what the accumulator says."""
         return operand if operand < 100 else (self.acc + operand) % 19 - 3
+
+
+def written_stores(steps: Steps) -> dict[str, bool]:
+    """The stores that a program may write; True for those of which it writes no keys but those that it may name."""
+    found: dict[str, bool] = {}
+    for step in steps:
+        if step[0] == "commit_whole":
+            found.update(dict.fromkeys((*step[1], "loose"), False))
+        elif step[0] in WRITING:
+            store = "ints" if step[0] == "int_add" else step[1]
+            found[store] = found.get(store, True) and WRITING[step[0]]
+        for part in step[1:]:
+            if isinstance(part, tuple) and part and isinstance(part[0], tuple):
+                for store, by_key in written_stores(part).items():
+                    found[store] = found.get(store, True) and by_key
+    return found
+
+
+WRITING = {
+    "change": True, "put": True, "pop": True, "increment": True, "thin_out": True, "setdefault": True, "delete": True,
+    "popitem": False, "clear": False, "change_field": False, "update": False, "update_two": False, "increment_field": False,
+    "set_document": False, "int_add": False,
+}  # fmt: skip
 
 
 def number(value: Any) -> int:

@@ -31,6 +31,7 @@ PRIORITIES = (Priority.NORMAL,) * 6 + (Priority.URGENT, Priority.LOW)
 def dense_case(seed: int, triggers: int = 40, agents: float = 0.0) -> Case:
     """The case of an integer; `agents` is the share of triggers that get their seq when they are done, and may ask."""
     rng = random.Random(seed)
+    declaring = rng.choice((0, 0, 0.3, 0.7, 0.95, 1))
     hot = tuple(rng.sample(KEYS, rng.choice((1, 2, 3))))
     submitted = tuple(
         Submitted(
@@ -39,6 +40,7 @@ def dense_case(seed: int, triggers: int = 40, agents: float = 0.0) -> Case:
             by_completion=agents > 0 and rng.random() < agents,
             priority=rng.choice(PRIORITIES),
             gap=rng.choice((0, 0, 0, 0, 0, 0, 2, 20)),
+            declares=tuple(rng.sample(KEYS, rng.choice((1, 1, 2, 3)))) if rng.random() < declaring else None,
         )
         for _ in range(rng.randint(triggers // 2, triggers))
     )
