@@ -179,7 +179,7 @@ class Replay:
         return pieces[-1].record.seq
 
     def _append(self, previous: int, seq: int, body: str) -> None:
-        """Add a record to the chain when the one before it is there: they are appended in another order than that of seqs."""
+        """Add a record to the chain when the one before it is there: some were appended later than higher seqs."""
         if previous != self._chained:
             self._overtaken[previous] = (seq, body)
             return
