@@ -1,17 +1,7 @@
 """The protocol: every message class of seqtor. `catalogue` lists them all."""
 
 from seqtor.messages.catalogue import CATALOGUE
-from seqtor.messages.commits import (
-    AttemptCrashed,
-    BeginRuns,
-    CommitJudged,
-    CommitRun,
-    DeclareRuns,
-    EndedRun,
-    JudgeCommit,
-    Released,
-    RunsHeld,
-)
+from seqtor.messages.commits import AttemptCrashed, CommitJudged, CommitRun, EndedRun, JudgeCommit, Released
 from seqtor.messages.completion import CommitOutside, RunsBegun, RunSequenced, SequenceRun, WithdrawRun
 from seqtor.messages.control import ServeRequest
 from seqtor.messages.effects import (
@@ -47,7 +37,6 @@ from seqtor.messages.errors import (
     Rejected,
     ReplayDiverged,
     RunCrashed,
-    RunDeferred,
     SeqtorError,
     StoreUnavailable,
     UnknownTrigger,
@@ -125,7 +114,6 @@ from seqtor.messages.runs import (
     TokenDue,
     TriggersDelayed,
     TriggersEnded,
-    Wait,
     WaitOver,
 )
 from seqtor.messages.stores import (
@@ -159,7 +147,6 @@ __all__ = [
     "AttemptConflict",
     "AttemptCrashed",
     "AwaitDurable",
-    "BeginRuns",
     "CallRecord",
     "CancelTrigger",
     "Cancelled",
@@ -179,7 +166,6 @@ __all__ = [
     "DeadLetterRecord",
     "DeadRunRecord",
     "DeadlineExceeded",
-    "DeclareRuns",
     "Drain",
     "Drained",
     "DuplicateIntent",
@@ -241,13 +227,11 @@ __all__ = [
     "ResumeEffects",
     "RunConflicted",
     "RunCrashed",
-    "RunDeferred",
     "RunRecord",
     "RunSequenced",
     "RunsBegun",
     "RunsDurable",
     "RunsEnded",
-    "RunsHeld",
     "RunsSequenced",
     "SeqtorError",
     "SequenceRun",
@@ -271,7 +255,6 @@ __all__ = [
     "UseTransaction",
     "ValidateCommit",
     "ValidationDone",
-    "Wait",
     "WaitOver",
     "WithdrawRun",
     "WorkerFree",

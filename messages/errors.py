@@ -29,7 +29,6 @@ __all__ = [
     "Rejected",
     "ReplayDiverged",
     "RunCrashed",
-    "RunDeferred",
     "SeqtorError",
     "StoreUnavailable",
     "UnknownTrigger",
@@ -91,15 +90,6 @@ class RunCrashed(SeqtorError):
     """The actor that executes a run crashed at each try: no doing of the handler, so replay does not repeat it."""
 
     code = "run_crashed"
-
-
-class RunDeferred(SeqtorError):
-    """A completion run that has its seq needs an answer which is not recorded; its run fails with this after too many.
-
-    It says how others interleaved, so replay does not repeat it.
-    """
-
-    code = "run_deferred"
 
 
 class DeadlineExceeded(SeqtorError):
@@ -188,9 +178,9 @@ class StoreUnavailable(SeqtorError):
 
 
 class FootprintViolation(SeqtorError):
-    """A run wrote outside the footprint that its handler declared with `writes=`; nothing of it was written."""
+    """A run wrote or read outside the footprint that its handler declared."""
 
-    code = "footprint"
+    code = "footprint_violation"
 
 
 class KeyReused(SeqtorError):

@@ -78,12 +78,11 @@ class EndTriggers:
 class AwaitDurable:
     """From: the edge, and runs before a call. To: coordinator. Answer: None, when all seqs through `seq` are durable.
 
-    Or, if that is given, when the first `count` runs to end are. Twice: answered twice.
+    Twice: answered twice.
     """
 
+    seq: int
     reply_to: Any
-    seq: int = 0
-    count: int = 0
 
 
 @message

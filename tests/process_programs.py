@@ -336,6 +336,20 @@ def call(trigger: Any, tx: Transaction) -> Any:
     return answers
 
 
+def call_and_die(trigger: Any, tx: Transaction) -> str:
+    return tx.call(die_outside, trigger.path)
+
+
+def die_outside(path: str) -> str:
+    """Die at the first call; answers with the ids of both."""
+    with Path(path).open("a", encoding="utf-8") as file:
+        file.write(f"{current_call_id()}\n")
+    ids = Path(path).read_text(encoding="utf-8").split()
+    if len(ids) == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return " ".join(ids)
+
+
 def call_and_fail(trigger: Any, tx: Transaction) -> Any:
     try:
         tx.call(fail_outside, trigger.text)
@@ -393,6 +407,12 @@ def compute(trigger: Any, tx: Transaction) -> int:
     while time.perf_counter() < until:
         rounds += 1
     return rounds
+
+
+def tell(trigger: Any, tx: Transaction) -> None:
+    pass_through(trigger.path)
+    for number in range(3):
+        tx.progress(number)
 
 
 def reject(trigger: Any, tx: Transaction) -> None:
@@ -488,10 +508,10 @@ def read_some(trigger: Any, tx: Transaction) -> int:
 VERBS = {
     function.__name__: function
     for function in (
-        everything, low_level, add, increment, put, put_int, get_int, at_doors, call, call_and_fail, call_and_exit,
-        call_with_tx, die, die_once, spin, where, compute, reject, fail, fail_awkwardly, fail_locally, leave, interrupt,
-        return_local, write_local, verbs_of_the_system, wrong_store, wrong_trigger, wrong_effect, read_three, read_all,
-        read_some,
+        call_and_die, everything, low_level, add, increment, put, put_int, get_int, at_doors, call,
+        call_and_fail, call_and_exit, call_with_tx, die, die_once, spin, where, compute, reject, tell, fail,
+        fail_awkwardly, fail_locally, leave, interrupt, return_local, write_local, verbs_of_the_system,
+        wrong_store, wrong_trigger, wrong_effect, read_three, read_all, read_some,
     )
 }  # fmt: skip
 

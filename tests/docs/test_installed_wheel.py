@@ -45,3 +45,8 @@ def test_the_installed_wheel_runs_the_first_program_of_the_readme(wheel: Path, t
     done = run(python, "-W", "error", "bank.py", cwd=elsewhere)
     assert (done.stdout, done.stderr) == (first.output, "")
     assert first.output == "95\n"
+
+    (computing,) = programs_of(Path("docs/how-to/cpu-bound.md"))
+    (elsewhere / "computing.py").write_text(computing.text, encoding="utf-8")
+    done = run(python, "-W", "error", "computing.py", cwd=elsewhere)
+    assert (done.stdout, done.stderr) == (computing.output, ""), "worker processes find the installed package, too"

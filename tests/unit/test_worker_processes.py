@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import os
 import pickle
@@ -108,6 +109,16 @@ def test_the_low_level_form_commits_exactly_the_intents() -> None:
 )
 def test_what_tx_refuses_it_refuses_there_too(works: Works, verb: str, error: type[Exception]) -> None:
     assert isinstance(failure_of(works, verb), error)
+
+
+def test_what_is_told_of_the_progress_is_heard(works: Works, doors: Doors) -> None:
+    async def listen() -> list[Any]:
+        told = submit(works, "tell", path=doors.folder).progress()
+        doors.await_arrival()
+        doors.open()
+        return [value async for value in told]
+
+    assert asyncio.run(listen()) == [0, 1, 2]
 
 
 def test_the_verbs_of_the_system_are_refused_there_too(works: Works) -> None:
@@ -232,7 +243,10 @@ def test_the_state_of_a_custom_store_crosses_once_per_version(monkeypatch: pytes
     ],
     ids=lambda part: part if isinstance(part, str) else None,
 )
-def test_what_is_read_conflicts_as_in_a_thread(read: str, write: Act, conflicts: bool, doors: Doors) -> None:
+@pytest.mark.parametrize("when", ["meanwhile", "afterwards"])
+def test_what_is_read_conflicts_as_in_a_thread(read: str, write: Act, conflicts: bool, when: str, doors: Doors) -> None:
+    if when == "afterwards":  # The attempt finishes, and waits for its turn with what it has read.
+        doors.take_away()
     works = make_works(settings={"processes": 2})
     gate = Gate()
 
@@ -245,14 +259,19 @@ def test_what_is_read_conflicts_as_in_a_thread(read: str, write: Act, conflicts:
         lower = works.system.submit(Note(text="x"))
         gate.await_arrivals()
         higher = submit(works, "at_doors", read, path=doors.folder)
-        doors.await_arrival()
+        if when == "meanwhile":
+            doors.await_arrival()
+        while when == "afterwards" and not works.system.stats().pending_commits:
+            os.sched_yield()
         gate.open()
         lower.result(WAIT_S)
-        doors.open()
+        if when == "meanwhile":
+            doors.open()
         higher.result(WAIT_S)
         record = works.system.record(higher.seq or 0)
         assert record.attempts == (2 if conflicts else 1)
-        doors.take_away()
+        if when == "meanwhile":
+            doors.take_away()
         assert works.system.verify().executed == 2, "a thread that replays it reads and writes the same"
 
 
@@ -314,6 +333,11 @@ def test_what_a_called_function_raises_the_handler_gets_with_its_cause(works: Wo
 
 def test_what_is_no_answer_of_a_call_passes_through_the_handler(works: Works) -> None:
     assert isinstance(failure_of(works, "call_and_exit"), SystemExit)
+
+
+def test_a_call_in_which_the_process_dies_is_made_once_more_under_the_same_id(works: Works, tmp_path: Path) -> None:
+    first, second = ask(works, "call_and_die", path=tmp_path / "ids").split()
+    assert first == second
 
 
 def test_a_called_function_gets_no_transaction(works: Works) -> None:
