@@ -7,7 +7,7 @@ changed. Owns the index of what live async attempts have read. Promises: used on
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 from seqtor.actors.publications import Publication
@@ -50,17 +50,22 @@ class AsyncReads:
         elif not self._scheduled:
             self._seen = publication
 
+    def _readers_of(self, writes: Mapping[int, Collection[str]]) -> Iterator[Any]:
+        for store, keys in writes.items():
+            for key in keys:
+                yield from self._by_key.get((store, key), ())
+
     def _look(self) -> None:
         self._scheduled = False  # Before looking: what is published after this is looked at by a later call.
         seen = self._seen  # Once: with nobody left to watch for, the committer moves `_seen` on meanwhile.
         while seen.next is not None:
             self._seen = seen = seen.next
-            hit: dict[Any, None] = {}
-            for store, keys in seen.writes.items():
-                for key in keys:
-                    hit.update(self._by_key.get((store, key), {}))
+            hit: dict[Any, None] = dict.fromkeys(self._readers_of(seen.writes))
+            for overtaker, writes in seen.overtakers:  # Those below it have nothing to do with it.
+                hit.update({each: None for each in self._readers_of(writes) if each.rank > overtaker})
             for transaction in self._wide:
-                if transaction.snapshot_index < seen.index and transaction.meets(seen.writes):
+                below = seen.written_below(transaction.rank)
+                if transaction.snapshot_index < seen.index and any(transaction.meets(writes) for writes in below):
                     hit[transaction] = None
             # In seq order: the order of a set of keys depends on the process's hash seed.
             for transaction in sorted(hit, key=lambda transaction: transaction.rank):

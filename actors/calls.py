@@ -269,10 +269,10 @@ class Calls:
 
     def _snapshot_durable(self, transaction: Transaction) -> list[ReplyFuture]:
         """What is asked about must be durable before it is asked."""
-        context, seq = self._context, transaction.snapshot_seq
-        if context.journal is None or seq <= context.board.durable.seq:
+        context, count = self._context, transaction.snapshot_count
+        if context.journal is None or count <= context.board.durable.count:
             return []
-        return [self._ask(context.parent, partial(AwaitDurable, seq=seq))]
+        return [self._ask(context.parent, partial(AwaitDurable, count=count))]
 
     def _start(self, transaction: Transaction) -> list[ReplyFuture]:
         """And so must the run with its inputs, which name a durable snapshot: only to be asked for when that is true."""

@@ -20,7 +20,7 @@ from seqtor.actors.runs import AsyncRun, Run, RunContext, SyncRun
 from seqtor.actors.transactions import AttemptAbandoned, AttemptState, Transaction
 from seqtor.messages.commits import CommitRun
 from seqtor.messages.completion import SequenceRun
-from seqtor.messages.errors import SeqtorError
+from seqtor.messages.errors import RunDeferred
 from seqtor.messages.runs import State
 from seqtor.messages.stores import StoreAccess
 
@@ -47,7 +47,7 @@ class Pinned(Publication):
 
 def pin(publication: Publication) -> Pinned:
     """A copy to hold on to."""
-    pinned = Pinned(publication.index, publication.seq, publication.states, {})
+    pinned = Pinned(publication.index, publication.seq, publication.states, {}, publication.ahead, publication.newest)
     # Only one from before this process has a successor that stands for all that was written up to the start.
     older = publication.index < 0 and publication.next is not None
     pinned.written = publication.next.writes if older else {}  # type: ignore[union-attr]
@@ -86,7 +86,8 @@ class CompletionTransaction(Transaction):
         last_writers = run.context.board.last_writers
         assert last_writers is not None  # There are handlers of this kind, and a store like this.
         writer = last_writers.of(store.index, key)
-        if writer > self._snapshot.seq and not run.is_outside:
+        # Not for what has overtaken this one: that is not to be seen, and may hide what is.
+        if self._snapshot.seq < writer < self.rank and not run.is_outside:
             self._abandon()  # Written since this attempt began, so what it has just read is stale; outside it may be.
         return bool(writer > first.seq)
 
@@ -167,7 +168,7 @@ class CompletionRun(Run):
     ) -> None:
         if transaction.state is AttemptState.DEFERRED:  # Whatever the handler has made of the exception.
             needs = transaction.needs  # type: ignore[attr-defined]
-            why = SeqtorError(
+            why = RunDeferred(
                 f"{self.submission.handler.name} was executed again with its seq and asks for the answer of {needs}, which "
                 "is not recorded: the run goes on outside of the order, and comes back with a new seq"
             )
@@ -189,7 +190,7 @@ class CompletionRun(Run):
             run=self.actor_inbox, submission=submission, seq=0, attempt=transaction.attempt, epoch=context.board.epoch,
             snapshot_seq=transaction._snapshot.seq, first_snapshot_seq=first_snapshot.seq, outcome=outcome,
             accesses=accesses, released=transaction.released, result=result, error=error, handler_s=handler_s,
-            deadline_s=submission.handler.deadline_s,
+            deadline_s=submission.handler.deadline_s, seen=transaction._snapshot.ahead,
         )  # fmt: skip
         assert context.sequencer is not None
         context.sequencer.put(SequenceRun(intent=intent))

@@ -27,10 +27,10 @@ from seqtor.actors.processes.run import ProcessRun
 from seqtor.actors.retrying import retry_id
 from seqtor.actors.runs import AsyncRun, Run, RunContext, SyncRun
 from seqtor.actors.submissions import Submission
-from seqtor.messages.commits import AttemptCrashed, CommitRun, EndedRun
+from seqtor.messages.commits import AttemptCrashed, BeginRuns, CommitRun, DeclareRuns, EndedRun
 from seqtor.messages.completion import RunsBegun, RunSequenced, SequenceRun, WithdrawRun
 from seqtor.messages.effects import CarryOut, EffectsEnded
-from seqtor.messages.errors import HandlerFailed, Rejected, RunCrashed
+from seqtor.messages.errors import FootprintViolation, HandlerFailed, Rejected, RunCrashed
 from seqtor.messages.journal import AwaitDurable, EndTriggers, RunsDurable
 from seqtor.messages.lifecycle import ActorCrashed, Drain, Drained
 from seqtor.messages.runs import (
@@ -53,6 +53,7 @@ from seqtor.messages.runs import (
     Stats,
     TriggersDelayed,
     TriggersEnded,
+    Wait,
     WaitOver,
 )
 
@@ -66,9 +67,9 @@ class Coordinator(Actor):
     """Spawns runs, keeps their records, answers their callers."""
 
     receives: ClassVar[tuple[type, ...]] = (
-        RunsSequenced, RunsBegun, RunSequenced, WithdrawRun, RunsEnded, RunsDurable, EffectsEnded, AwaitDurable,
-        ReplaceRun, ActorCrashed, GetStats, GetRecord, GetRuns, GetConflicts, Drain, TriggersDelayed, WaitOver, AbortRun,
-        CancelTrigger, TriggersEnded,
+        RunsSequenced, BeginRuns, RunsBegun, RunSequenced, WithdrawRun, RunsEnded, RunsDurable, EffectsEnded,
+        AwaitDurable, ReplaceRun, ActorCrashed, GetStats, GetRecord, GetRuns, GetConflicts, Drain, TriggersDelayed,
+        WaitOver, AbortRun, CancelTrigger, TriggersEnded,
     )  # fmt: skip
 
     def __init__(
@@ -102,7 +103,7 @@ class Coordinator(Actor):
     def on_start(self) -> None:
         """Do what the core before this one had decided and not done."""
         self._ledger.wake()
-        self._context.board.become_durable(self._ledger.durable_through)
+        self._context.board.become_durable(self._ledger.durable_count)
         for message in tuple(self._ledger.unsettled):
             self._settle(message, restarting=True)
         self._outside.clear()  # Those that were deferred are begun by the sequencer, with all others that have no seq.
@@ -110,9 +111,10 @@ class Coordinator(Actor):
         self._ledger.waiting_room.remind()
         self._end_again()
         in_flight, self._in_flight = self._in_flight, ()
+        self._declare(in_flight)
         for submission in in_flight:
             self._known[submission.seq] = submission  # type: ignore[index]
-            if submission.run is None:
+            if not hasattr(submission, "sequenced_at"):
                 submission.sequenced_at = self._ledger.now
             first = self._spawn(submission)
             if submission.handler.by_completion:
@@ -121,7 +123,8 @@ class Coordinator(Actor):
             self._forget_taken_back(run)
             reason = self._ledger.aborting.get(submission.seq)  # type: ignore[arg-type]
             if reason is None:
-                run._dispatcher.ready(first)
+                if not _begins_when_told(submission):
+                    run._dispatcher.ready(first)
             else:
                 abort = AbortRun(seq=submission.seq, reason=reason, reply_to=None, submission=submission)  # type: ignore[arg-type]
                 self._context.committer.tell(abort)
@@ -131,12 +134,15 @@ class Coordinator(Actor):
     def on_runs_sequenced(self, message: RunsSequenced) -> None:
         known = self._known
         begin: tuple[list[Mailbox], list[Mailbox], list[Mailbox]] = ([], [], [])  # By the place of their handlers.
+        self._declare(message.submissions)
         for seq, submission in enumerate(message.submissions, message.first_seq):
             if seq in known:
                 require(False, "every seq is given once", seq=seq)
             known[seq] = submission
             submission.sequenced_at = message.sequenced_at
-            begin[submission.handler.place].append(self._spawn(submission))
+            first = self._spawn(submission)
+            if submission.footprint is None:
+                begin[submission.handler.place].append(first)
         if begin[ON_POOL]:
             self._context.pool.ready_all(begin[ON_POOL])
         if begin[ON_LOOP]:
@@ -186,6 +192,9 @@ class Coordinator(Actor):
     def _defer(self, message: RunsEnded, *, restarting: bool) -> None:
         """Let the runs go on whose seqs have ended as deferred; the seqs' records are of stand-ins. Twice: the same."""
         for ended in message.runs:
+            if ended.seq not in self._known:  # It ended before this actor came to `RunSequenced`, and crashed.
+                ended.submission.take_over()
+                self._known[ended.seq] = ended.submission
             if ended.state is State.DEFERRED:
                 submission = ended.released.deferred
                 self._known[ended.seq] = ended.submission
@@ -219,6 +228,20 @@ class Coordinator(Actor):
 
     # The end of runs -----------------------------------------------------------------------------------------------
 
+    def _declare(self, submissions: Sequence[Submission[Any]]) -> None:
+        """Tell the committer of those with a footprint, before any of the others executes; it says when they may."""
+        declared = [submission for submission in submissions if submission.footprint is not None]
+        if declared:
+            self._context.committer.tell(DeclareRuns(submissions=tuple(declared)))
+
+    def on_begin_runs(self, message: BeginRuns) -> None:
+        """The lower runs have ended that may write what these have declared."""
+        for seq in message.seqs:
+            submission = self._known[seq]
+            run: Any = submission.run
+            if run is not None and run.attempt == 0:
+                run._dispatcher.ready(run.actor_inbox)
+
     def on_runs_ended(self, message: RunsEnded) -> None:
         unsettled = self._ledger.unsettled
         if unsettled and unsettled[0] is message:  # Else it was settled at the restart.
@@ -236,7 +259,7 @@ class Coordinator(Actor):
         self._ended_through = counted.through
         if not self._answers_at_once:
             self._durable()  # The journal was told first, and may have been faster.
-        elif ledger.awaited:
+        elif ledger.awaited or ledger.awaited_counts:
             self._answer_awaited()
         known = self._known
         while len(known) > self._records_max and self._oldest <= self._ended_through:
@@ -288,7 +311,8 @@ class Coordinator(Actor):
         for state, count in counted.states.items():
             states[state] += count
         return Counted(
-            through=message.runs[-1].seq,
+            through=message.through,
+            ended=message.count,
             states=states,
             executions=counted.executions + executions,
             wasted=counted.wasted + wasted,
@@ -298,9 +322,8 @@ class Coordinator(Actor):
     def on_runs_durable(self, message: RunsDurable) -> None:
         """Answer and release what is on disk now."""
         ledger = self._ledger
-        if message.through > ledger.durable_through:
-            ledger.durable_through = message.through
-        self._context.board.become_durable(message.through)
+        ledger.become_durable(message.through, message.count)
+        self._context.board.become_durable(message.count)
         self.sequencer.tell(message)
         self._durable()
 
@@ -308,33 +331,34 @@ class Coordinator(Actor):
         """Answer and release what is durable and has been settled."""
         ledger = self._ledger
         undurable, to_wake = ledger.undurable, ledger.to_wake
+        behind = max(0, ledger.counted.ended - ledger.durable_count)  # The journal may be ahead of the settling.
         try:
-            while undurable and undurable[0].seq <= ledger.durable_through:
+            while len(undurable) > behind:
                 ended = undurable[0]
                 if ended.state is not State.COMMITTED:
                     self._note_failure(ended)
                 ended.submission.answer(to_wake)
                 if ended.released is not None:
                     self._release(ended)
-                undurable.popleft()  # Last: after a crash before this it is done once more, which changes nothing.
+                ledger.answered()  # Last: after a crash before this it is done once more, which changes nothing.
         finally:
             ledger.wake()
         self._answer_awaited()
         self._drain_when_answered()
 
     def on_await_durable(self, message: AwaitDurable) -> None:
-        if self._gone is not None and message.seq > self._ledger.durable_through:
+        ledger = self._ledger
+        if self._gone is not None and (message.seq > ledger.durable_through or message.count > ledger.durable_count):
             answer_error(message.reply_to, self._gone())
             return
-        heapq.heappush(self._ledger.awaited, (message.seq, next(self._ledger.asked), message.reply_to))
+        awaited, what = (ledger.awaited_counts, message.count) if message.count else (ledger.awaited, message.seq)
+        heapq.heappush(awaited, (what, next(ledger.asked), message.reply_to))
         self._answer_awaited()
 
     def _answer_awaited(self) -> None:
-        awaited = self._ledger.awaited
-        through = self._answered_through
-        while awaited and awaited[0][0] <= through:
-            answer(awaited[0][2], None)
-            heapq.heappop(awaited)  # Last: after a crash before this it is answered once more, which changes nothing.
+        ledger = self._ledger
+        _answer_through(ledger.awaited, self._answered_through)
+        _answer_through(ledger.awaited_counts, ledger.counted.ended if self._answers_at_once else ledger.durable_count)
 
     def _release(self, ended: EndedRun) -> None:
         """Hand on what a commit released, now that it is durable."""
@@ -507,9 +531,10 @@ class Coordinator(Actor):
                 outside.close_calls()
         self._gone = make_error
         ledger = self._ledger
-        for _, _, reply_to in ledger.awaited:
-            answer_error(reply_to, make_error())
-        ledger.awaited.clear()
+        for awaited in (ledger.awaited, ledger.awaited_counts):
+            for _, _, reply_to in awaited:
+                answer_error(reply_to, make_error())
+            awaited.clear()
         for ending in ledger.ending.values():
             for reply_to in ending.askers:
                 answer_error(reply_to, make_error())
@@ -523,7 +548,7 @@ class Coordinator(Actor):
             submission.answer(to_wake)
         counts = Counter(ledger.counted.states)
         counts[State.ABORTED] += aborted + len(unsequenced)
-        ledger.counted = ledger.counted._replace(states=counts)
+        ledger.counted = ledger.counted._replace(states=counts, ended=ledger.counted.ended + aborted)
         for wake in to_wake:
             wake()
 
@@ -593,7 +618,7 @@ class Coordinator(Actor):
         if isinstance(query, GetStats):
             return self._stats(query)
         if isinstance(query, GetConflicts):
-            return self._conflict_report()
+            return self._conflict_report(query)
         if isinstance(query, GetRuns):
             return self._records(query)
         submission = self._known.get(query.seq)
@@ -611,7 +636,7 @@ class Coordinator(Actor):
         return tuple(found)
 
     def _stats(self, message: GetStats) -> Stats:
-        in_flight = message.current_seq - min(self._ended_through, message.current_seq)
+        in_flight = max(0, message.current_seq - self._ledger.counted.ended)
         counted = self._ledger.counted
         counts = {state: count for state, count in counted.states.items() if count}
         waiting_room = self._ledger.waiting_room
@@ -626,7 +651,7 @@ class Coordinator(Actor):
             next_commit_seq=message.committed_through + 1,
             committed_through=message.committed_through,
             durable_through=durable_through,
-            effects_through=min(durable_through, next(iter(self._ledger.open_effects), durable_through + 1) - 1),
+            effects_through=min(durable_through, min(self._ledger.open_effects, default=durable_through + 1) - 1),
             queued=message.queued,
             in_flight=in_flight,
             pending_commits=message.pending_commits,
@@ -683,7 +708,10 @@ class Coordinator(Actor):
         """The last seq whose record is durable; in memory, that there is."""
         return self._ended_through if self._answers_at_once else self._ledger.durable_through
 
-    def _conflict_report(self) -> ConflictReport:
+    def _name_at(self, seq: int) -> str:
+        return self._known[seq].handler.name if seq in self._known else "?"
+
+    def _conflict_report(self, query: GetConflicts) -> ConflictReport:
         counted = self._ledger.counted
         return ConflictReport(
             conflicts=counted.conflicts,
@@ -691,7 +719,21 @@ class Coordinator(Actor):
             wasted_executions=counted.wasted,
             hottest_keys=tuple(HotKey(*place, count) for place, count in self._ledger.hot_keys.most_common(10)),
             pairs=tuple(Pair(*pair, count) for pair, count in self._ledger.pairs.most_common(10)),
+            waits=tuple(
+                Wait(seq, self._name_at(seq), to, blocker, self._name_at(blocker)) for seq, blocker, to in query.waits
+            ),
         )
+
+
+def _begins_when_told(submission: Submission[Any]) -> bool:
+    """Whether the committer says when the run begins; not of one that has finished before it got its seq."""
+    return submission.footprint is not None and not submission.handler.by_completion
+
+
+def _answer_through(awaited: list[tuple[int, int, Any]], through: int) -> None:
+    while awaited and awaited[0][0] <= through:
+        answer(awaited[0][2], None)
+        heapq.heappop(awaited)  # Last: after a crash before this it is answered once more, which changes nothing.
 
 
 def _text(error: BaseException) -> str:
@@ -712,7 +754,7 @@ def _error_maker(submission: Submission[Any], ended: EndedRun) -> Any:
         raise InvariantBroken(f"a run that did not commit says why (seq={ended.seq}, state={ended.state})")
     if isinstance(error, Rejected):
         return error.copy
-    if ended.state is State.FAILED:
+    if ended.state is State.FAILED and not isinstance(error, FootprintViolation):
         name, seq, attempts = submission.handler.name, ended.seq, ended.attempts
         return lambda: HandlerFailed(name, seq, attempts, error)
     return lambda: type(error)(*error.args)

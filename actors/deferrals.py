@@ -11,7 +11,7 @@ from typing import Any
 
 from seqtor.actors.submissions import Origin, Submission
 from seqtor.messages.commits import CommitRun, Released
-from seqtor.messages.errors import SeqtorError
+from seqtor.messages.errors import RunDeferred
 from seqtor.messages.runs import State
 
 __all__ = ["DEFERRALS_MAX", "decide_deferral", "deferrals_of", "go_on_after"]
@@ -31,7 +31,7 @@ def decide_deferral(intent: CommitRun) -> CommitRun:
     submission = intent.submission
     deferrals = deferrals_of(submission)
     if deferrals >= DEFERRALS_MAX:
-        error = SeqtorError(
+        error = RunDeferred(
             f"{submission.handler.name} (run {submission.id}) was deferred {deferrals} times, and needs an answer that is "
             f"not recorded once more ({intent.error}): what it asks depends on what it reads through tx[store], which "
             "changes faster than it is asked. Ask about tx.peek(store), which never changes, and decide on tx[store] and "

@@ -16,6 +16,7 @@ from typing import Any
 
 from pydantic_core import PydanticSerializationError, to_json
 
+from seqtor.actors.footprints import FootprintOf
 from seqtor.actors.journal.encoding import model_json
 from seqtor.actors.processes.importable import is_in_process
 from seqtor.actors.rates import require_rate
@@ -57,6 +58,7 @@ class Handler:
         "by_completion",
         "comes_back",
         "deadline_s",
+        "footprint",
         "function",
         "has_event_time",
         "is_async",
@@ -83,9 +85,11 @@ class Handler:
         executor: str = "thread",
         by_completion: bool = False,
         rate: float | None = None,
+        footprint: FootprintOf | None = None,
     ) -> None:
         self.retry = retry
         self.rate = rate
+        self.footprint = footprint
         self.by_completion = by_completion  # Its runs get their seq when they have finished.
         self.trigger_type = trigger_type
         self.version = version
@@ -187,6 +191,7 @@ def make_handler(
     executor: str = "thread",
     sequence: str = ARRIVAL,
     rate: float | None = None,
+    footprint: FootprintOf | None = None,
 ) -> Handler:
     """Check and make a handler; raises RegistrationError that says what to change."""
     require_trigger_type(trigger_type)
@@ -228,6 +233,7 @@ def make_handler(
         trigger_type, function, priority=priority, deadline_s=deadline_s, version=version,
         retry=None if retry is None or retry.max_runs == 1 else retry, executor=executor, by_completion=by_completion,
         rate=require_rate(rate, trigger_type.__name__),
+        footprint=footprint,
     )  # fmt: skip
 
 

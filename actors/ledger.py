@@ -38,8 +38,13 @@ class Told(NamedTuple):
 
     @property
     def through(self) -> int:
-        """The last seq that has ended for good."""
+        """Up to this seq all have ended for good."""
         return self.publication.seq
+
+    @property
+    def ended(self) -> int:
+        """How many have ended for good: those, and the ones that have overtaken."""
+        return self.publication.count
 
 
 class Ending(NamedTuple):
@@ -50,9 +55,10 @@ class Ending(NamedTuple):
 
 
 class Counted(NamedTuple):
-    """What has been counted of the runs through `through`."""
+    """What has been counted of the first `ended` runs to end; all of those through `through` are among them."""
 
     through: int
+    ended: int
     states: Mapping[State, int] = {}
     executions: int = 0
     wasted: int = 0
@@ -63,9 +69,9 @@ class Ledger:
     """The books of one system, from the publication with which it starts."""
 
     __slots__ = (
-        "aborting", "asked", "awaited", "carried_through", "causes", "counted", "dead_letters", "durable_through", "ending",
-        "epoch", "hot_keys", "journal_restarts", "last_writers", "now", "open_effects", "pairs", "released", "restarts",
-        "resumed", "runs", "to_wake", "told", "undurable", "unsettled", "waiting_room",
+        "aborting", "asked", "awaited", "awaited_counts", "carried", "causes", "counted", "dead_letters", "durable_count",
+        "durable_through", "ending", "epoch", "hot_keys", "journal_restarts", "last_writers", "now", "open_effects", "pairs",
+        "released", "restarts", "resumed", "runs", "to_wake", "told", "undurable", "unsettled", "waiting_room",
     )  # fmt: skip
 
     def __init__(self, publication: Publication, epoch: int, now: float) -> None:
@@ -76,18 +82,20 @@ class Ledger:
         self.unsettled: deque[RunsEnded] = deque()  # Decided; the coordinator has yet to hear of it.
         self.undurable: deque[EndedRun] = deque()  # Settled; answered and released when they are durable.
         self.durable_through = through
+        self.durable_count = publication.count  # With those that have overtaken.
         self.runs: dict[int, Submission[Any]] = {}  # The newest runs by seq, for their records.
         self.causes: dict[int, tuple[str, ...]] = {}  # The runs that a commit submitted.
-        self.counted = Counted(through)
+        self.counted = Counted(through, publication.count)
         self.hot_keys: Counter[tuple[str, str]] = Counter()
         self.pairs: Counter[tuple[str, str]] = Counter()
         self.resumed: dict[str, Resumed] = {}  # By run id, what runs go on with that had made calls before the start.
         self.open_effects: dict[int, dict[int, RecordedEffect]] = {}  # By seq, in their order, and index.
         self.released = False  # Something was accepted that a run or an effect had submitted; a drain looks once more.
-        self.carried_through = through  # The newest seq whose effects are, or were, open.
+        self.carried: set[int] = set()  # Seqs whose effects have been open, of runs that may yet be released once more.
         self.asked = itertools.count()
         self.awaited: list[tuple[int, int, Any]] = []  # (seq, order of asking, future), the lowest seq first.
         self.ending: dict[Submission[Any], Ending] = {}  # Decided; not answered yet, because it may not be durable.
+        self.awaited_counts: list[tuple[int, int, Any]] = []  # The same by how many have to be durable.
         self.aborting: dict[int, str] = {}  # The un-ended runs that are to end as aborted, with the reasons.
         self.last_writers: LastWriters | None = None
         self.dead_letters: DeadLetters
@@ -126,17 +134,30 @@ class Ledger:
         for wake in to_wake:
             wake()
 
+    def become_durable(self, through: int, count: int) -> None:
+        """Note how far everything is on disk. Twice, or late: the newest counts."""
+        self.durable_through = max(self.durable_through, through)
+        self.durable_count = max(self.durable_count, count)
+
     def settle(self, counted: Counted, *, durable: bool) -> None:
         """Note that the oldest message is settled: all its runs have an outcome, a record and a place in the counts."""
         message = self.unsettled.popleft()
         self.counted = counted
-        if not durable:
+        if durable:
+            self.carried.clear()
+        else:
             self.undurable.extend(message.runs)
+
+    def answered(self) -> None:
+        """Note that the oldest run that is durable was answered and released."""
+        self.undurable.popleft()
+        if self.carried:
+            self.carried.clear()
 
     def open_effects_of(self, seq: int, effects: Sequence[RecordedEffect]) -> None:
         """Note the effects that a commit has released. Twice: the first counts, also when they have ended."""
-        if seq > self.carried_through:
-            self.carried_through = seq
+        if seq not in self.carried:
+            self.carried.add(seq)
             self.open_effects[seq] = dict(enumerate(effects))
 
     def end_effect(self, seq: int, index: int, submission: Submission[Any] | None, sequencer: Mailbox) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from seqtor.actors.footprints import declare
 from seqtor.actors.not_before import NotBefore
 from seqtor.actors.submissions import Origin, Submission, require_key
 from seqtor.messages.commits import Released
@@ -49,7 +50,11 @@ class Outbox:
         due = None if not_before is None else not_before.due(moment)
         origin = Origin(f"{parent.id}.{index}", require_key(key), parent.id, due=due)
         event_time = (moment if due is None else due) if own_time is None else own_time
-        self.submissions.append(Submission(parent._intake, index, checked, handler, chosen, event_time, moment, origin))
+        submission: Submission[Any] = Submission(
+            parent._intake, index, checked, handler, chosen, event_time, moment, origin
+        )
+        declare(submission)
+        self.submissions.append(submission)
         return f"{parent.id}.{index}"
 
     def effect(self, function: Any, payload: Any) -> None:

@@ -48,7 +48,9 @@ class Retrying:
         root = submission if before is None or before.root is None else before.root
         retry = RetryOf(run_number=run_number + 1, of=submission.id, due=due, root=root)
         again = Origin(retry_id(submission.id, run_number + 1), origin.key, origin.cause, retry=retry)
-        return Submission(
+        follows: Submission[Any] = Submission(
             submission._intake, submission.arrival, submission.trigger, submission.handler, submission.priority,
             submission.event_time, submission.submitted_at, again,
         )  # fmt: skip
+        follows.footprint = submission.footprint
+        return follows

@@ -29,6 +29,7 @@ from seqtor.actors.dispatchers.contract import (
     OutsideDispatcher,
     PoolDispatcher,
 )
+from seqtor.actors.footprints import violation
 from seqtor.actors.handlers import PLAIN, require_serialisable
 from seqtor.actors.mailbox import Mailbox
 from seqtor.actors.outbox import Outbox
@@ -223,7 +224,13 @@ class Run(Actor):
         if transaction.end(AttemptState.ENDED):
             if outcome is State.RUNNING:  # It was not abandoned itself: executed again, it would do the same for ever.
                 outcome, error = State.FAILED, SeqtorError("the handler used the transaction of another attempt")
-            self._send(transaction, transaction.seal(), outcome, result, error, handler_s)
+            accesses = transaction.seal()
+            footprint = self.submission.footprint
+            if footprint is not None and outcome is State.COMMITTED:
+                error = violation(footprint, accesses, self.context.stores, self.submission.handler.name)
+                if error is not None:
+                    outcome, result = State.FAILED, None
+            self._send(transaction, accesses, outcome, result, error, handler_s)
         elif transaction.state is AttemptState.ABANDONED:  # An expired attempt's intent was sent, a lost one has none.
             self._send(transaction, transaction.seal(), State.RUNNING, None, None, handler_s)
         transaction.forget()
@@ -255,7 +262,7 @@ class Run(Actor):
         intent = (
             self.actor_inbox, submission, self.seq, transaction.attempt, context.board.epoch,
             transaction._snapshot.seq, first_snapshot.seq, outcome, accesses, transaction.released,
-            result, error, handler_s, submission.handler.deadline_s,
+            result, error, handler_s, submission.handler.deadline_s, transaction._snapshot.ahead,
         )  # fmt: skip
         # Past the named tuple's own constructor: one for every attempt, at half the price.
         context.committer.put(tuple.__new__(CommitRun, intent))

@@ -21,6 +21,7 @@ from seqtor.messages.errors import WouldDeadlock
 from seqtor.messages.runs import AttemptConflict, State
 
 if TYPE_CHECKING:
+    from seqtor.actors.footprints import Footprint
     from seqtor.actors.handlers import Handler
     from seqtor.actors.runs import Run
     from seqtor.messages.triggers import Trigger
@@ -120,6 +121,7 @@ class Submission(Generic[ResultT_co]):
         "ended_at",
         "error",
         "event_time",
+        "footprint",
         "handler",
         "handler_s",
         "origin",
@@ -155,6 +157,7 @@ class Submission(Generic[ResultT_co]):
         self.event_time = event_time
         self.submitted_at = submitted_at
         self.origin = origin
+        self.footprint: Footprint | None = None  # What its handler declares that it may write; before it is accepted.
         self.seq: int | None = None
         self.ended_as: State | None = None  # Known before it is answered: an answer waits until it is durable.
         self.run: Run | None = None

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from seqtor.actors.answers import identify, is_coroutine_function
 from seqtor.actors.calls import inside_a_call
 from seqtor.actors.not_before import not_before
-from seqtor.actors.publications import Publication
+from seqtor.actors.publications import Publication, state_below
 from seqtor.actors.stores.access import Access, ReadOnlyAccess
 from seqtor.actors.stores.contract import StoreRef
 from seqtor.messages.errors import RegistrationError, SeqtorError
@@ -87,8 +87,8 @@ class Transaction:
     """
 
     __slots__ = (
-        "_accesses", "_asked", "_generators", "_missed", "_outbox", "_owner", "_seen", "_snapshot", "_views", "_watch",
-        "attempt", "seq", "state",
+        "_accesses", "_asked", "_generators", "_missed", "_outbox", "_owner", "_seen", "_snapshot", "_views",
+        "_watch", "attempt", "seq", "state",
     )  # fmt: skip
     is_remote = False  # Whether it stands in a worker process for an attempt of the system.
 
@@ -133,9 +133,13 @@ class Transaction:
         if before is not NotImplemented:
             return bool(before != store.spec.part(access.base, key))
         publication = self._first_snapshot
+        # What had overtaken then, `peek` does not show.
+        for seq, changes in publication.ahead.items():
+            if seq < self.rank and any(store.index == index and key in dict(writes) for index, writes in changes):
+                return True
         while publication is not self._snapshot and publication.next is not None:
             publication = publication.next
-            if key in publication.writes.get(store.index, ()):
+            if any(key in writes.get(store.index, ()) for writes in publication.written_below(self.rank)):
                 return True
         return False
 
@@ -385,8 +389,13 @@ class Transaction:
 
     @property
     def snapshot_seq(self) -> int:
-        """The seq after which this attempt reads."""
+        """The seq after which this attempt reads, if nothing has overtaken."""
         return self._snapshot.seq
+
+    @property
+    def snapshot_count(self) -> int:
+        """How many runs had ended in the snapshot that this attempt reads."""
+        return self._snapshot.count
 
     # The attempt's own life ----------------------------------------------------------------------------------------
 
@@ -529,7 +538,11 @@ class Transaction:
         index = store.index
         access = self._accesses.get(index)
         if access is None:
-            access = self._accesses[index] = Access(self, index, self._snapshot.states[index], store.spec.fold)
+            snapshot = self._snapshot
+            state, ahead = snapshot.newest[index], snapshot.ahead
+            if ahead:  # Some have overtaken others, perhaps this one.
+                state = state_below(snapshot.states[index], ahead, state, self.rank, index, store.spec)
+            access = self._accesses[index] = Access(self, index, state, store.spec.fold)
         return access
 
     def _catch_up(self) -> None:
@@ -549,9 +562,10 @@ class Transaction:
                 self._seen = seen
             else:
                 asked.seen = seen
-            if self.meets(seen.writes):
-                self._abandon()
-            self._missed = (*self._missed, seen.writes)
+            for writes in seen.written_below(self.rank) if seen.overtakers else (seen.writes,):
+                if self.meets(writes):
+                    self._abandon()
+                self._missed = (*self._missed, writes)
         if self.state is not AttemptState.LIVE:  # Ended by another thread, whose mark was just overwritten.
             self._seen = OVER
             self._refuse()

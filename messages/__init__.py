@@ -1,7 +1,17 @@
 """The protocol: every message class of seqtor. `catalogue` lists them all."""
 
 from seqtor.messages.catalogue import CATALOGUE
-from seqtor.messages.commits import AttemptCrashed, CommitJudged, CommitRun, EndedRun, JudgeCommit, Released
+from seqtor.messages.commits import (
+    AttemptCrashed,
+    BeginRuns,
+    CommitJudged,
+    CommitRun,
+    DeclareRuns,
+    EndedRun,
+    JudgeCommit,
+    Released,
+    RunsHeld,
+)
 from seqtor.messages.completion import CommitOutside, RunsBegun, RunSequenced, SequenceRun, WithdrawRun
 from seqtor.messages.control import ServeRequest
 from seqtor.messages.effects import (
@@ -37,6 +47,7 @@ from seqtor.messages.errors import (
     Rejected,
     ReplayDiverged,
     RunCrashed,
+    RunDeferred,
     SeqtorError,
     StoreUnavailable,
     UnknownTrigger,
@@ -114,6 +125,7 @@ from seqtor.messages.runs import (
     TokenDue,
     TriggersDelayed,
     TriggersEnded,
+    Wait,
     WaitOver,
 )
 from seqtor.messages.stores import (
@@ -147,6 +159,7 @@ __all__ = [
     "AttemptConflict",
     "AttemptCrashed",
     "AwaitDurable",
+    "BeginRuns",
     "CallRecord",
     "CancelTrigger",
     "Cancelled",
@@ -166,6 +179,7 @@ __all__ = [
     "DeadLetterRecord",
     "DeadRunRecord",
     "DeadlineExceeded",
+    "DeclareRuns",
     "Drain",
     "Drained",
     "DuplicateIntent",
@@ -227,11 +241,13 @@ __all__ = [
     "ResumeEffects",
     "RunConflicted",
     "RunCrashed",
+    "RunDeferred",
     "RunRecord",
     "RunSequenced",
     "RunsBegun",
     "RunsDurable",
     "RunsEnded",
+    "RunsHeld",
     "RunsSequenced",
     "SeqtorError",
     "SequenceRun",
@@ -255,6 +271,7 @@ __all__ = [
     "UseTransaction",
     "ValidateCommit",
     "ValidationDone",
+    "Wait",
     "WaitOver",
     "WithdrawRun",
     "WorkerFree",

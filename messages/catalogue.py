@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from seqtor.messages.commits import AttemptCrashed, CommitJudged, CommitRun, JudgeCommit
+from seqtor.messages.commits import (
+    AttemptCrashed,
+    BeginRuns,
+    CommitJudged,
+    CommitRun,
+    DeclareRuns,
+    JudgeCommit,
+    RunsHeld,
+)
 from seqtor.messages.completion import CommitOutside, RunsBegun, RunSequenced, SequenceRun, WithdrawRun
 from seqtor.messages.control import ServeRequest
 from seqtor.messages.effects import (
@@ -82,6 +90,9 @@ CATALOGUE: tuple[type, ...] = (
     EndTriggers,
     TriggersEnded,
     RunsSequenced,
+    DeclareRuns,
+    RunsHeld,
+    BeginRuns,
     ExecuteRun,
     CommitRun,
     RunsBegun,

@@ -5,13 +5,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
 from typing import Any, NamedTuple
 
 from seqtor.messages.message import message
 from seqtor.messages.runs import AttemptConflict, State
 from seqtor.messages.stores import StoreAccess, Write
 
-__all__ = ["AttemptCrashed", "CommitJudged", "CommitRun", "EndedRun", "JudgeCommit", "Released"]
+__all__ = [
+    "AttemptCrashed",
+    "BeginRuns",
+    "CommitJudged",
+    "CommitRun",
+    "DeclareRuns",
+    "EndedRun",
+    "JudgeCommit",
+    "Released",
+    "RunsHeld",
+]  # fmt: skip
 
 
 class Released(NamedTuple):
@@ -34,7 +45,8 @@ class CommitRun(NamedTuple):
 
     The intent of one finished attempt. `outcome` is how the attempt itself ended: `COMMITTED` wants to commit;
     `REJECTED`, `FAILED`, `DEADLINE`, `DEFERRED` end it if what was read still holds; `RUNNING` was abandoned because it
-    does not. `run` is the mailbox that is told to execute again; `released` is None if there is nothing but writes.
+    does not. `run` is the mailbox that is told to execute again; `released` is None if there is nothing but writes. The
+    snapshot has all that ended through `snapshot_seq`, and of what had overtaken then, `seen`, the seqs below this one.
     Twice: refused, `DuplicateIntent` or `StaleAttempt`.
     """
 
@@ -52,6 +64,37 @@ class CommitRun(NamedTuple):
     error: BaseException | None
     handler_s: float
     deadline_s: float
+    seen: Container[int] = ()
+
+
+@message
+class DeclareRuns:
+    """From: coordinator. To: committer. Answer: `BeginRuns` for each, when the lower runs that it meets have ended.
+
+    `submissions` have a seq and a footprint, in seq order; sent before any of them executes. Twice: the second is ignored.
+    """
+
+    submissions: tuple[Any, ...]
+
+
+@message
+class BeginRuns:
+    """From: committer. To: coordinator and sequencer. Answer: none; the runs at these seqs execute for the first time.
+
+    Twice: the second is ignored.
+    """
+
+    seqs: tuple[int, ...]
+
+
+@message
+class RunsHeld:
+    """From: committer. To: sequencer. Answer: `BeginRuns`, later; until then the runs at these seqs need no slots.
+
+    Twice: the second is ignored.
+    """
+
+    seqs: tuple[int, ...]
 
 
 @message

@@ -29,6 +29,7 @@ __all__ = [
     "Rejected",
     "ReplayDiverged",
     "RunCrashed",
+    "RunDeferred",
     "SeqtorError",
     "StoreUnavailable",
     "UnknownTrigger",
@@ -90,6 +91,15 @@ class RunCrashed(SeqtorError):
     """The actor that executes a run crashed at each try: no doing of the handler, so replay does not repeat it."""
 
     code = "run_crashed"
+
+
+class RunDeferred(SeqtorError):
+    """A completion run that has its seq needs an answer which is not recorded; its run fails with this after too many.
+
+    It says how others interleaved, so replay does not repeat it.
+    """
+
+    code = "run_deferred"
 
 
 class DeadlineExceeded(SeqtorError):
@@ -178,9 +188,9 @@ class StoreUnavailable(SeqtorError):
 
 
 class FootprintViolation(SeqtorError):
-    """A run wrote or read outside the footprint that its handler declared."""
+    """A run wrote outside the footprint that its handler declared with `writes=`; nothing of it was written."""
 
-    code = "footprint_violation"
+    code = "footprint"
 
 
 class KeyReused(SeqtorError):

@@ -78,11 +78,12 @@ class EndTriggers:
 class AwaitDurable:
     """From: the edge, and runs before a call. To: coordinator. Answer: None, when all seqs through `seq` are durable.
 
-    Twice: answered twice.
+    Or, if that is given, when the first `count` runs to end are. Twice: answered twice.
     """
 
-    seq: int
     reply_to: Any
+    seq: int = 0
+    count: int = 0
 
 
 @message

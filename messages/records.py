@@ -131,13 +131,15 @@ class SequencedRecord(JournalRecord):
     """The entry that binds a run to its seq before it has ended, because a later seq has overtaken it.
 
     It is durable with the record of the first that does. After a crash the run executes again under that seq, with
-    `sequenced_at` as its `tx.now`; all other seqs are given anew.
+    `sequenced_at` as its `tx.now`; all other seqs are given anew. `writes` is what it had declared then, and others relied
+    on: stores, and (store, key).
     """
 
     format: int = FORMAT
     run: str
     seq: int
     sequenced_at: float
+    writes: list[tuple[str, str | None]] = []
 
 
 class EffectRecord(JournalRecord):

@@ -31,6 +31,7 @@ __all__ = [
     "TokenDue",
     "TriggersDelayed",
     "TriggersEnded",
+    "Wait",
     "WaitOver",
 ]
 
@@ -166,17 +167,17 @@ class ReplaceRun:
 class RunsEnded:
     """From: committer. To: journal (first), coordinator (records, answers) and sequencer (free slots).
 
-    `runs` are `EndedRun`s in append order; `ended_at` is POSIX seconds. With them `count` runs have ended, all of those up
-    to `through` and some above it, which have overtaken; `overtaken` are the submissions of the runs below those that have
-    not ended. (A journal that is restarted counts for itself.) Answer: none here; `RunsDurable` from the journal to the
-    coordinator. Twice: the second is ignored.
+    `runs` are `EndedRun`s in append order; `ended_at` is POSIX seconds. With them `count` runs have ended, all of those
+    up to `through` and some above it, which have overtaken; `overtaken` are the runs below those that have not ended:
+    their seqs and submissions. (A journal that is restarted counts for itself.) Answer: none here; `RunsDurable` from
+    the journal to the coordinator. Twice: the second is ignored.
     """
 
     runs: tuple[Any, ...]
     ended_at: float
     through: int = 0
     count: int = 0
-    overtaken: tuple[Any, ...] = ()
+    overtaken: tuple[tuple[int, Any], ...] = ()
 
 
 @message
@@ -240,9 +241,13 @@ class GetRuns:
 
 @message
 class GetConflicts:
-    """From: the edge. To: committer, which passes it on. Answer: `ConflictReport`. Twice: two answers."""
+    """From: the edge. To: committer, which adds who waits and passes it on. Answer: `ConflictReport`. Twice: two answers.
+
+    `waits` are (seq, the seq that it waits for, what it waits to do).
+    """
 
     reply_to: Any
+    waits: tuple[tuple[int, int, str], ...] = ()
 
 
 class Stats(NamedTuple):
@@ -325,18 +330,36 @@ class Pair(NamedTuple):
     conflicts: int
 
 
+class Wait(NamedTuple):
+    """A run that waits for another one just now, to `end`, to `begin` or to `execute again`, and their trigger types."""
+
+    seq: int
+    trigger: str
+    to: str
+    blocked_by: int
+    blocker: str
+
+
 class ConflictReport(NamedTuple):
-    """Where re-execution comes from: hottest keys and colliding handler pairs, most conflicts first."""
+    """Where re-execution comes from: hottest keys and colliding handler pairs, most conflicts first; and who waits for whom.
+
+    `waits` are those of the lowest 100 seqs that wait.
+    """
 
     conflicts: int
     executions: int
     wasted_executions: int
     hottest_keys: tuple[HotKey, ...]
     pairs: tuple[Pair, ...]
+    waits: tuple[Wait, ...] = ()
 
     def __str__(self) -> str:
         noun = "conflict" if self.conflicts == 1 else "conflicts"
         lines = [f"{self.conflicts} {noun}, {self.wasted_executions} of {self.executions} executions wasted"]
         lines += [f"  {hot.conflicts:6}  {hot.store}[{hot.key!r}]" for hot in self.hottest_keys]
         lines += [f"  {pair.conflicts:6}  {pair.reader} after {pair.writer}" for pair in self.pairs]
+        lines += [
+            f"  seq {wait.seq} ({wait.trigger}) waits for seq {wait.blocked_by} ({wait.blocker}) to {wait.to}"
+            for wait in self.waits
+        ]
         return "\n".join(lines)

@@ -8,7 +8,7 @@ of the three handles a message.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable, Sequence
 from typing import Any
 
 from loguru import logger
@@ -95,7 +95,8 @@ class CommitPath:
         self._retrying = Retrying(dispatchers.clock, dispatchers.entropy)
         self.journal: Mailbox | None = None
         self.tell_journal: Callable[[RunsEnded], object]
-        self.durable_through: Callable[[], int] = lambda: 0  # What the journal has told, or is about to tell.
+        # What the journal has told, or is about to tell: up to which seq, and how many records in all.
+        self.durable: Callable[[], tuple[int, int]] = lambda: (0, 0)
         self.effects: Mailbox | None = None
         self.crew: Crew | None = None
         self.board: Board
@@ -108,13 +109,13 @@ class CommitPath:
         self.coordinator: Coordinator
         self.committer: Committer
 
-    def start(self, *, journaled: bool) -> None:
-        """Start the three; what they are told first is what the edge tells them."""
+    def start(self, in_flight: Sequence[Submission[Any]], *, journaled: bool) -> None:
+        """Start the three; `in_flight` are the runs of an earlier process that were overtaken: these have their seqs."""
         self._journaled = journaled
         committer = self._open_epoch()
         core, root = self._dispatchers.core, self._root
         self.committer_ref = Committer.start_on(core, *committer, journaled=journaled, parent=root, restartable=True)
-        coordinator = (self._context(), self.ledger, self._settings.records_max)
+        coordinator = (self._context(), self.ledger, self._settings.records_max, in_flight)
         self.coordinator_ref = Coordinator.start_on(
             core, *coordinator, answers_at_once=not journaled, parent=root, restartable=True
         )
@@ -123,6 +124,7 @@ class CommitPath:
             self._dispatchers.clock,
             self._window(),
             self.ledger,
+            in_flight,
             journaled=journaled,
             outside=self._outside_runs(),
             **self._rates,
@@ -145,10 +147,10 @@ class CommitPath:
             ref.actor_inbox.drain(lambda message: isinstance(message, KEPT))
         if ledger.told.message is not None:
             self.tell_journal(ledger.told.message)  # Ignored if it has it: the crash may have come before it was told.
-        ledger.durable_through = max(ledger.durable_through, self.durable_through())
-        through = ledger.told.through
+        ledger.become_durable(*self.durable())
+        through, ahead = ledger.told.through, ledger.told.publication.ahead
         left = list(self._intake.open)
-        in_flight = sorted((each for each in left if each.seq is not None and each.seq > through), key=_seq)
+        in_flight = sorted((each for each in left if _is_in_flight(each, through, ahead)), key=_seq)
         room = ledger.waiting_room
         for submission in ledger.ending:
             room.remove(submission)
@@ -159,7 +161,8 @@ class CommitPath:
             waiting = (*waiting, *_deferred(left, ledger))
         if ledger.last_writers is not None:
             ledger.last_writers.forget_untold()
-        for seq, submission in enumerate(in_flight, through + 1):
+        given = range(through + 1, ledger.told.ended + len(in_flight) + 1)
+        for seq, submission in zip([seq for seq in given if seq not in ahead], in_flight, strict=True):
             require(submission.seq == seq, "seqs are given without gaps", seq=submission.seq, expected=seq)
         committer = self._open_epoch()
         self.committer_ref.restart(*committer, journaled=self._journaled)
@@ -193,8 +196,7 @@ class CommitPath:
         self.board = board = Board(told.publication, ledger.epoch, durable, ledger.last_writers)
         horizon = self._settings.max_in_flight + 1024
         self.order = order = CommitOrder(
-            stores, told.publication.states, ledger.epoch, horizon, board.executing, told.through, told.store_seqs,
-            self._retrying,
+            stores, told.publication, ledger.epoch, horizon, board.executing, told.store_seqs, self._retrying
         )  # fmt: skip
         self._reads = AsyncReads(board.newest, dispatchers.loop.call)
         return (
@@ -251,6 +253,11 @@ class CommitPath:
         for transaction in list(self.board.executing.values()):
             transaction.abandon()
             self._dispatchers.loop.call(transaction.invalidate)
+
+
+def _is_in_flight(submission: Submission[Any], through: int, ahead: Container[int]) -> bool:
+    seq = submission.seq
+    return seq is not None and seq > through and seq not in ahead
 
 
 def _seq(submission: Submission[Any]) -> int:

@@ -129,6 +129,7 @@ class RunningSystem:
         self._settings = settings
         self._stores = stores
         self._handlers = handlers
+        self._declares = any(handler.footprint is not None for handler in handlers)
         self._prepare = prepare
         self._find_handler = find_handler
         self._upcasts = upcasts
@@ -214,7 +215,8 @@ class RunningSystem:
             self._stop_actors([*reversed(self._cell_refs), self._root_ref])
             raise
         now = 0.0 if recovery is None else recovery.now
-        self._ledger = ledger = Ledger(Publication(0, through, states, {}), epoch, now)
+        first = Publication(0, through, states, {}) if recovery is None else recovery.publication(stores, states)
+        self._ledger = ledger = Ledger(first, epoch, now)
         ledger.waiting_room = WaitingRoom(dispatchers.clock, dispatchers.timers, self.intake)
         ledger.dead_letters = DeadLetters(open_runs.dead_runs, open_runs.resubmitted)
         self._path = path = CommitPath(
@@ -236,11 +238,11 @@ class RunningSystem:
             self.history = journal.history
             inbox: Mailbox = journal.ref.actor_inbox
             path.journal, path.tell_journal = inbox, inbox.put
-            path.durable_through = lambda: journal.actor.durable_through
+            path.durable = lambda: (journal.actor.durable_through, journal.actor.durable_count)
         self._crew = path.crew = open_crew(
             self._handlers, stores, self._resource_refs, dispatchers, settings.processes, self._name
         )
-        path.start(journaled=journal is not None)
+        path.start(self._bound_to_seqs(open_runs), journaled=journal is not None)
         self._inbox = path.sequencer_ref.actor_inbox
         if journal is not None:
             journal.wire()
@@ -261,6 +263,17 @@ class RunningSystem:
         if waiting:
             self._inbox.put(AcceptTriggers(submissions=waiting, bypasses=True))
         self._effects.resume()
+
+    def _bound_to_seqs(self, left: OpenRuns) -> list[Submission[Any]]:
+        """Of what had not ended, the runs that were overtaken, by their seqs: they are open, and keep their keys."""
+        bound = sorted(
+            [each for each in left.submissions.values() if each.seq is not None], key=lambda each: each.seq or 0
+        )
+        for each in bound:
+            self.intake.open[each] = None
+            if each.key is not None:
+                self._keys.bind(each)
+        return bound
 
     def _supervise(self) -> None:
         """Tell the root who is restarted together, and how."""
@@ -460,6 +473,10 @@ class RunningSystem:
     ) -> list[Submission[Any]]:
         """Accept triggers in order: all of them, or none (`Overloaded`, `NotRunning`)."""
         clock = self._dispatchers.clock
+        # Here, on the submitter's thread: what the program declares is its code.
+        declared = [
+            handler.footprint and handler.footprint(trigger) for trigger, handler, *_ in triggers if self._declares
+        ]
         with self._lock:
             if not self._accepting:
                 raise NotRunning(self._why_not())
@@ -485,6 +502,9 @@ class RunningSystem:
                 arrival += 1
                 moment = event_time if own_time is None else own_time
                 submissions.append(Submission(intake, arrival, trigger, handler, priority, moment, now, origin))
+            if self._declares:
+                for submission, footprint in zip(submissions, declared, strict=True):
+                    submission.footprint = footprint
             self._arrivals = arrival
             accepted = tuple(submissions)
             self.intake.open.update(dict.fromkeys(accepted))

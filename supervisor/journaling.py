@@ -14,6 +14,7 @@ from pykka import ActorDeadError
 
 from seqtor.actors.dispatchers.contract import Dispatchers
 from seqtor.actors.effects import EffectFunctions
+from seqtor.actors.footprints import declare, recorded_footprint
 from seqtor.actors.futures import ReplyFuture
 from seqtor.actors.handlers import Handlers
 from seqtor.actors.journal.actor import Begun, Journal
@@ -27,7 +28,7 @@ from seqtor.actors.mailbox import Mailbox
 from seqtor.actors.stores.contract import StoreRef
 from seqtor.actors.submissions import Intake, Origin, RetryOf, Submission
 from seqtor.commit_path import CommitPath
-from seqtor.messages.errors import NotRunning
+from seqtor.messages.errors import NotRunning, RegistrationError
 from seqtor.messages.journal import AppendEntry, CheckpointDue, FlushIntake, ReadJournal
 from seqtor.messages.records import AcceptedRecord, EffectRecord
 from seqtor.messages.runs import RunsEnded
@@ -99,8 +100,16 @@ class Journaling:
             self.intake, record.arrival, trigger, handler, record.priority, record.event_time, record.submitted_at, origin,
         )  # fmt: skip
         bound = recovery.seq_of.get(record.run)
-        if bound is not None:  # It was overtaken: it executes again under its seq.
+        if bound is not None:  # It was overtaken: it executes again under its seq, and may write what it declared then.
             submission.seq, submission.sequenced_at = bound.seq, bound.sequenced_at
+            submission.footprint = recorded_footprint(bound.writes, self._stores)
+            return submission
+        try:
+            declare(submission)
+        except TypeError as error:
+            raise RegistrationError(
+                f"{recovery.backend.place}: the accepted trigger {record.run} cannot go on: {error}"
+            ) from error
         return submission
 
     # The actors ----------------------------------------------------------------------------------------------------------

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Generic, Literal, TypeVar
 
 from seqtor.actors.effects import EffectContext, EffectFunction, EffectFunctions, make_effect_function
+from seqtor.actors.footprints import Declare
 from seqtor.actors.handlers import Handlers, make_handler, require_trigger_type
 from seqtor.actors.registering import registering
 from seqtor.actors.resources import ResourceRef
@@ -76,13 +77,14 @@ class Bundle:
         executor: str = "thread",
         sequence: Literal["arrival", "completion"] = "arrival",
         rate: float | None = None,
+        writes: Declare | None = None,
     ) -> HandlerDecorator[TriggerT]:
         """Register the handler of a trigger type, as `Supervisor.on` does, with every system that includes the bundle."""
         with registering():
             require_trigger_type(trigger_type)
         options = {
             "priority": priority, "deadline": deadline, "version": version, "retry": retry, "executor": executor,
-            "sequence": sequence, "rate": rate,
+            "sequence": sequence, "rate": rate, "writes": writes,
         }  # fmt: skip
 
         def register(function: Any) -> None:

@@ -22,6 +22,7 @@ from seqtor.actors.dead_letters import carry_out_again
 from seqtor.actors.dispatchers.contract import Dispatchers
 from seqtor.actors.dispatchers.threaded import ThreadedDispatchers
 from seqtor.actors.effects import EffectFunctions, make_effect_function
+from seqtor.actors.footprints import Declare, footprint_of
 from seqtor.actors.handlers import (
     Handler,
     Handlers,
@@ -167,6 +168,7 @@ class Supervisor:
         executor: str = "thread",
         sequence: Literal["arrival", "completion"] = "arrival",
         rate: float | None = None,
+        writes: Declare | None = None,
     ) -> HandlerDecorator[TriggerT]:
         """Register the function below as the handler of a trigger type; sync or async, called with (trigger, tx).
 
@@ -178,14 +180,22 @@ class Supervisor:
         function in a worker process, for what computes: it must be importable by its name. `sequence="completion"` is for
         agents and other long work: a run executes outside of the order, on one snapshot, and gets its seq when it has
         finished (docs/how-to/agents.md). `rate` is how many runs of this type may begin in a second; further triggers wait
-        in the queue, and others go before them. Raises RegistrationError for a wrong signature, a second handler, a mutable
-        payload, a policy that retries `Rejected`, an executor that cannot be.
+        in the queue, and others go before them.
+
+        `writes` declares all that the handler may write: a list of stores, or a function of the trigger that returns stores
+        and (store, key) pairs. Then later runs that touch nothing of it need not wait for this one, and it waits for the
+        earlier ones that may write the same before it executes, instead of executing twice. The function is called where
+        the trigger is handed in, and must say the same for the same trigger. A run that writes anything else ends as failed,
+        with `FootprintViolation`.
+
+        Raises RegistrationError for a wrong signature, a second handler, a mutable payload, a policy that retries
+        `Rejected`, an executor that cannot be, a `writes` that names no stores of this system.
         """
         with registering():
             require_trigger_type(trigger_type)
         return HandlerDecorator(
             lambda function: self._register(
-                trigger_type, function, priority, deadline, version, retry, executor, sequence, rate
+                trigger_type, function, priority, deadline, version, retry, executor, sequence, rate, writes
             )
         )
 
@@ -288,15 +298,17 @@ class Supervisor:
         executor: str = "thread",
         sequence: str = "arrival",
         rate: float | None = None,
+        writes: Declare | None = None,
     ) -> None:
         with registering():
             self._require_not_started("on")
             settings = self.settings
             default_s = settings.deadline_completion if sequence == "completion" else settings.deadline
             deadline_s = deadline_seconds(deadline, default_s)
+            footprint = footprint_of(trigger_type.__name__, writes, self._stores.refs)
             handler = make_handler(
                 trigger_type, function, priority=priority, deadline_s=deadline_s, version=version, retry=retry,
-                executor=executor, sequence=sequence, rate=rate,
+                executor=executor, sequence=sequence, rate=rate, footprint=footprint,
             )  # fmt: skip
             self._handlers.add(handler)
 

@@ -439,9 +439,13 @@ class PlainTransaction:
 
     attempt = 1
 
-    def __init__(self, stores: Mapping[str, PlainStore], seq: int) -> None:
+    def __init__(
+        self, stores: Mapping[str, PlainStore], seq: int | None, before: int, first: Mapping[str, Any] | None = None
+    ) -> None:
         self.seq = seq
         self.stores = stores
+        self._before = before
+        self._first = first  # The states that the first attempt read, by store.
         self.views: dict[str, Any] = {}
 
     def __getitem__(self, ref: Any) -> Any:
@@ -449,13 +453,31 @@ class PlainTransaction:
             self.views[ref.name] = self.stores[ref.name].open()
         return self.views[ref.name]
 
+    def peek(self, ref: Any) -> Any:
+        """The store as the first attempt saw it: a recorded input."""
+        return self._then(ref).open()
+
+    def changed(self, ref: Any, key: str) -> bool:
+        """Whether a key, or a field, is not what the first attempt saw."""
+        return part_of(self._then(ref).state, key) != part_of(self.stores[ref.name].state, key)
+
+    def _then(self, ref: Any) -> Any:
+        assert self._first is not None, "the oracle was not told what the first attempt saw"
+        store: Any = copy.copy(self.stores[ref.name])
+        store.state = self._first[ref.name]
+        return store
+
+    def call(self, function: Any, *arguments: Any) -> Any:
+        """The answer: functions of the oracle's programs answer the same question with the same answer."""
+        return function(*arguments)
+
     def read(self, ref: Any) -> tuple[int, Any]:
         self[ref]
-        return self.seq - 1, self.stores[ref.name].whole()
+        return self._before, self.stores[ref.name].whole()
 
     def prepare_commit(self, ref: Any, seq: int, value: Any) -> CommitIntent:
-        if seq != self.seq - 1:
-            raise ValueError(f"this run reads the state after seq {self.seq - 1}, not {seq}")
+        if seq != self._before:
+            raise ValueError(f"this run reads the state after seq {self._before}, not {seq}")
         return CommitIntent(ref.name, seq, value)
 
     def adopt(self, intents: Sequence[CommitIntent]) -> None:
@@ -477,6 +499,7 @@ class SerialOracle:
         self.stores = dict(stores)
         self.outcomes: list[Outcome] = []
         self.initial = self.contents()
+        self._states = [self._now()]  # By seq.
 
     def contents(self) -> dict[str, Any]:
         """All stores as plain values."""
@@ -487,12 +510,22 @@ class SerialOracle:
         return self.outcomes[seq - 1].contents if seq else self.initial
 
     def run(
-        self, handler: Callable[[Any, Any], Any], trigger: Any, *, max_runs: int = 1, run_number: int = 1
+        self,
+        handler: Callable[[Any, Any], Any],
+        trigger: Any,
+        *,
+        max_runs: int = 1,
+        run_number: int = 1,
+        first_snapshot: int | None = None,
+        by_completion: bool = False,
     ) -> Outcome:
         """Run the next trigger to its end; with `max_runs` a failure is followed by another run, as long as it is not the
         last.
         """
-        state, result, error = self._run(handler, trigger, len(self.outcomes) + 1)
+        seq = len(self.outcomes) + 1
+        first = None if first_snapshot is None else self._states[first_snapshot]
+        tx = PlainTransaction(self.stores, None if by_completion else seq, seq - 1, first)
+        state, result, error = self._run(handler, trigger, seq, tx)
         if state is State.FAILED and run_number < max_runs:
             state = State.RETRYING
         return self._note(Outcome(state, result, error, self.contents()))
@@ -501,14 +534,17 @@ class SerialOracle:
         """The next seq ends without an effect, by no doing of its handler: aborted, or past its deadline."""
         return self._note(Outcome(state, None, None, self.contents()))
 
+    def _now(self) -> dict[str, Any]:
+        return {name: store.state for name, store in self.stores.items()}
+
     def _note(self, outcome: Outcome) -> Outcome:
         self.outcomes.append(outcome)
+        self._states.append(self._now())
         return outcome
 
     def _run(
-        self, handler: Callable[[Any, Any], Any], trigger: Any, seq: int
+        self, handler: Callable[[Any, Any], Any], trigger: Any, seq: int, tx: PlainTransaction
     ) -> tuple[State, Any, BaseException | None]:
-        tx = PlainTransaction(self.stores, seq)
         after: dict[str, Any] = {}
         try:
             result = handler(trigger, tx)
@@ -531,6 +567,11 @@ class SerialOracle:
         for name, state in after.items():
             self.stores[name].state = state
         return State.COMMITTED, result, None
+
+
+def part_of(state: Any, key: str) -> Any:
+    """What a collection holds under a key, or a document in a field."""
+    return state.get(key) if isinstance(state, Mapping) else getattr(state, key)
 
 
 def run_to_end(coroutine: Any) -> Any:

@@ -126,7 +126,7 @@ class Overtaking:
         """What the committer tells of these runs, which end now."""
         self.ended.update(seqs)
         last = max(self.ended)
-        late = tuple([self.submission(seq) for seq in range(1, last) if seq not in self.ended])
+        late = tuple([(seq, self.submission(seq)) for seq in range(1, last) if seq not in self.ended])
         return RunsEnded(runs=tuple(map(self._ended_run, seqs)), ended_at=5000.0, overtaken=late)
 
     # The journal ---------------------------------------------------------------------------------------------------------

@@ -23,7 +23,7 @@ from seqtor.actors.ledger import Ledger
 from seqtor.actors.mailbox import Mailbox, answer
 from seqtor.actors.publications import Board, Publication
 from seqtor.actors.stores.contract import StoreRef
-from seqtor.messages.commits import AttemptCrashed, CommitJudged, CommitRun
+from seqtor.messages.commits import AttemptCrashed, BeginRuns, CommitJudged, CommitRun, DeclareRuns, RunsHeld
 from seqtor.messages.completion import CommitOutside
 from seqtor.messages.errors import Aborted
 from seqtor.messages.lifecycle import ActorCrashed, StoreRecovered
@@ -42,6 +42,7 @@ from seqtor.messages.stores import ApplyCommits, ValidateCommit, ValidationDone
 __all__ = ["Committer"]
 
 STORE_CRASHES_MAX = 3
+WAITS_MAX = 100  # Of which a report on conflicts tells.
 
 
 class StretchEnded:
@@ -55,7 +56,7 @@ class Committer(Actor):
     """Owns the order of commits."""
 
     receives: ClassVar[tuple[type, ...]] = (
-        CommitRun, CommitOutside, StretchEnded, CommitJudged, ValidationDone, StoreRecovered, AttemptCrashed,
+        CommitRun, CommitOutside, DeclareRuns, StretchEnded, CommitJudged, ValidationDone, StoreRecovered, AttemptCrashed,
         ActorCrashed, AbortRun, GetStats, GetRecord, GetRuns, GetConflicts,
     )  # fmt: skip
 
@@ -87,6 +88,7 @@ class Committer(Actor):
         self._telling = False
         self._judged: tuple[str, int, int] | None = None  # (urn, seq, attempt) of the newest judge.
         self._store_crashed: tuple[int, int, int] | None = None  # (store, seq, how often), of the last that crashed.
+        self._published_count = order.ended_count
         # Read by the pool, which keeps a thread for the head; only this actor writes it.
         self.committed_through = ledger.told.through
         self.journal: Callable[[RunsEnded], object]
@@ -103,6 +105,10 @@ class Committer(Actor):
     def _note_refusal(self, message: CommitRun, refusal: object) -> None:
         if refusal is not None:
             logger.bind(seq=message.seq, attempt=message.attempt, actor="committer").debug("refused: {}", refusal)
+
+    def on_declare_runs(self, message: DeclareRuns) -> None:
+        for submission in message.submissions:
+            self._order.declare(submission)
 
     def on_commit_judged(self, message: CommitJudged) -> None:
         if message.epoch == self._order.epoch:
@@ -185,7 +191,7 @@ class Committer(Actor):
 
     def on_get_conflicts(self, message: GetConflicts) -> None:
         self._settle()
-        self.coordinator.tell(message)
+        self.coordinator.tell(self.add_to(message))
 
     def add_to(self, query: GetStats | GetRecord | GetRuns | GetConflicts) -> Any:
         """The query with what this actor knows; it passes through all that know something."""
@@ -196,7 +202,7 @@ class Committer(Actor):
         if isinstance(query, GetRuns):
             return dataclasses.replace(query, in_flight=order.all_in_flight())
         if isinstance(query, GetConflicts):
-            return query
+            return GetConflicts(reply_to=query.reply_to, waits=order.waits(WAITS_MAX))
         return GetStats(
             reply_to=query.reply_to,
             queued=query.queued,
@@ -221,18 +227,17 @@ class Committer(Actor):
 
     def on_batch_end(self) -> None:
         order = self._order
-        if order.ended:
-            through = order.next_seq - 1
-            if through > self.committed_through:
-                self._publish(through)
+        if order.ended_count != self._published_count:
+            self._publish()
         if order.has_decisions:
             self._carry_out(order.take_decisions())
 
-    def _publish(self, through: int) -> None:
+    def _publish(self) -> None:
         """Make commits visible at once; who must know of them is told when the executing thread comes to it."""
         order = self._order
-        self._published(self._board.publish(through, tuple(order.states), order.take_written()))
-        self.committed_through = through
+        self._published(self._board.publish(order.publication(self._board.newest.index + 1)))
+        self.committed_through = order.next_seq - 1
+        self._published_count = order.ended_count
         self._pool.adapt(conflicted=bool(order.conflicts_in_flight))
         if not self._telling:
             self._telling = True
@@ -253,11 +258,14 @@ class Committer(Actor):
         self._telling = False
         order = self._order
         ended, changed = order.take_ended()
-        message = RunsEnded(runs=tuple(ended), ended_at=self._clock.time())
+        message = RunsEnded(
+            runs=tuple(ended), ended_at=self._clock.time(), through=order.next_seq - 1, count=order.ended_count,
+            overtaken=order.overtaken(),
+        )  # fmt: skip
         self._ledger.tell(message, self._board.newest, tuple(order.store_seqs))
         self.journal(message)
         if not self._journaled:
-            self._board.become_durable(message.runs[-1].seq)
+            self._board.become_durable(message.count)
         self.coordinator.tell(message)
         for store in changed:
             seq, state = order.store_seqs[store], order.states[store]
@@ -272,8 +280,7 @@ class Committer(Actor):
             )
             self._judged = (judge.actor_urn, to_judge.seq, to_judge.attempt)
             judge.tell(to_judge)
-        for store, old, new, commit in decisions.validate:
-            attempt = self._order.attempt_at_head()
+        for store, attempt, old, new, commit in decisions.validate:
             self.cells[store].tell(
                 ValidateCommit(
                     store=store,
@@ -285,6 +292,12 @@ class Committer(Actor):
                     committer=self.actor_inbox,
                 )
             )
+        if decisions.held:
+            self.sequencer.tell(RunsHeld(seqs=tuple(decisions.held)))
+        if decisions.begun:
+            begin = BeginRuns(seqs=tuple(decisions.begun))
+            self.coordinator.tell(begin)
+            self.sequencer.tell(begin)
         for seq, attempt in decisions.replaced:
             self.coordinator.tell(ReplaceRun(seq=seq, attempt=attempt))
         for run, seq, attempt in decisions.restarts:

@@ -13,7 +13,7 @@ from typing import Any
 from seqtor.actors.transactions import in_ranges
 from seqtor.messages.stores import StoreAccess
 
-__all__ = ["Claims", "Readers", "highest_executing_below"]
+__all__ = ["Claims", "Readers", "executing_below"]
 
 Key = tuple[int, str]
 
@@ -60,7 +60,7 @@ class Claims:
         self._by_key: dict[Key, list[int]] = {}
         self._by_seq: dict[int, tuple[Key, ...]] = {}
 
-    def set(self, seq: int, keys: Iterable[Key]) -> None:
+    def claim(self, seq: int, keys: Iterable[Key]) -> None:
         """Replace what the run is expected to write."""
         self.remove(seq)
         claimed = tuple(keys)
@@ -77,39 +77,32 @@ class Claims:
             if not seqs:
                 del self._by_key[key]
 
-    def highest_below(self, seq: int, accesses: Sequence[StoreAccess]) -> int | None:
-        """The highest lower seq that is expected to write something these accesses read."""
-        highest: int | None = None
+    def below(self, seq: int, accesses: Sequence[StoreAccess]) -> set[int]:
+        """The lower seqs that are expected to write something these accesses read."""
+        found: set[int] = set()
         for access in accesses:
             for key in access.keys:
                 seqs = self._by_key.get((access.store, key))
                 if seqs:
-                    at = bisect_left(seqs, seq)
-                    if at and (highest is None or seqs[at - 1] > highest):
-                        highest = seqs[at - 1]
+                    found.update(seqs[: bisect_left(seqs, seq)])
             if access.ranges or access.whole:
                 for lower, keys in self._by_seq.items():
-                    higher = lower < seq and (highest is None or lower > highest)
-                    if higher and any(_covers(access, store, key) for store, key in keys):
-                        highest = lower
-        return highest
+                    if lower < seq and any(_covers(access, store, key) for store, key in keys):
+                        found.add(lower)
+        return found
 
 
-def highest_executing_below(
-    seq: int, accesses: Sequence[StoreAccess], executing: Mapping[int, Any], next_seq: int
-) -> int | None:
-    """The highest lower run without a finished attempt that has read something these accesses read.
+def executing_below(seq: int, accesses: Sequence[StoreAccess], executing: Mapping[int, Any]) -> list[int]:
+    """The lower runs without a finished attempt that have read something these accesses read.
 
-    Only of those that have not ended: one that was aborted just when it began may still be in `executing`. It counts as a
-    writer of all that it has read: without that rule one hot key costs 2.6 to 2.9 executions a trigger.
+    Each counts as a writer of all that it has read: without that rule one hot key costs 2.6 to 2.9 executions a trigger.
+    One that was aborted just when it began may still be among them, though it has ended.
     """
-    highest: int | None = None
-    for lower, transaction in list(executing.items()):
-        if lower >= seq or lower < next_seq or (highest is not None and lower < highest):
-            continue
-        if any(_has_read_any(transaction, access) for access in accesses):
-            highest = lower
-    return highest
+    return [
+        lower
+        for lower, transaction in list(executing.items())
+        if lower < seq and any(_has_read_any(transaction, access) for access in accesses)
+    ]
 
 
 def _has_read_any(transaction: Any, access: StoreAccess) -> bool:

@@ -1,11 +1,15 @@
 """The commit order as a pure state machine: intents in, decisions out.
 
-Owns the order of commits, the contiguous state of every store, and who must execute again. No threads, no messages
-sent, no clock: `Decisions` says what is to be done, the actor does it. Promises, for every seq in order:
+Owns the order of commits, the contiguous state of every store, what has overtaken it, and who must execute again. No
+threads, no messages sent, no clock: `Decisions` says what is to be done, the actor does it. Promises, for every seq:
 
 1. *reads*: an intent whose reads have changed since its snapshot is a conflict, whatever its outcome was;
 2. *writes*: deltas, models and invariants are resolved on the state as of seq - 1; what fails there fails for good,
    because serial execution would fail in the same way.
+
+Runs end in seq order, but that one may overtake lower ones if each of them has declared what it may write, and that meets
+nothing which the overtaker has read or written: then the state as of its place is known although they have not ended. A run
+with a footprint executes when the lower ones have ended that may write the same.
 
 A conflict makes the run execute again with the same seq, once everything has ended that it was fixed to wait for; from
 the third attempt on it waits to be the head, so a run executes at most three times because of conflicts.
@@ -13,16 +17,18 @@ the third attempt on it waits to be the head, so a run executes at most three ti
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from seqtor.actors.committer.aged import renewed
+from seqtor.actors.committer.footprints import Footprints
 from seqtor.actors.committer.history import Change, History
-from seqtor.actors.committer.stalls import Claims, Readers, highest_executing_below
+from seqtor.actors.committer.stalls import Claims, Readers, executing_below
 from seqtor.actors.deferrals import decide_deferral
 from seqtor.actors.invariants import require
 from seqtor.actors.processes.wire import WorkerDied
-from seqtor.actors.publications import Publication
+from seqtor.actors.publications import Ahead, Changes, Publication
 from seqtor.actors.stores.contract import StoreRef
 from seqtor.messages.commits import CommitJudged, CommitRun, EndedRun, JudgeCommit, Released
 from seqtor.messages.errors import Aborted, Rejected, RunCrashed
@@ -37,7 +43,6 @@ CRASHES_MAX = 3
 FAILURES = frozenset({State.FAILED, State.DEADLINE})
 
 Resolved = list[tuple[StoreAccess, Any, Sequence[Write]]]
-Changes = tuple[tuple[int, tuple[Write, ...]], ...]
 
 
 class Slot:
@@ -56,13 +61,15 @@ class Slot:
 class Decisions:
     """What the actor has to do at the end of a batch: the outbox of the state machine."""
 
-    __slots__ = ("judge", "replaced", "restarts", "validate")
+    __slots__ = ("begun", "held", "judge", "replaced", "restarts", "validate")
 
     def __init__(self) -> None:
+        self.begun: list[int] = []  # Seqs of runs with a footprint that may execute for the first time.
+        self.held: list[int] = []  # Seqs of those that may not, yet.
         self.restarts: list[tuple[Any, int, int]] = []  # (mailbox of the run, seq, attempt)
         self.replaced: list[tuple[int, int]] = []  # (seq, attempt): the run actor is stuck or gone
         self.judge: JudgeCommit | None = None
-        self.validate: list[tuple[int, Any, Any, Commit]] = []  # (store, old state, new state, commit)
+        self.validate: list[tuple[int, int, Any, Any, Commit]] = []  # (store, attempt, old state, new state, commit)
 
 
 class CommitOrder:
@@ -71,28 +78,42 @@ class CommitOrder:
     def __init__(
         self,
         stores: Sequence[StoreRef[Any]],
-        states: Sequence[Any],
+        told: Publication,
         epoch: int,
         horizon: int,
         executing: dict[int, Any],
-        committed_through: int = 0,
         store_seqs: Sequence[int] | None = None,
         retry: Callable[[Any, BaseException], Any] | None = None,
     ) -> None:
+        """Begin behind `told`, the last publication that stands."""
+        committed_through = told.seq
         self._stores = tuple(stores)
         self._specs = tuple(ref.spec for ref in stores)
         self._judged_stores = frozenset(ref.index for ref in stores if ref.spec.needs_judge)
-        self.states = list(states)
+        self._by_key = tuple(ref.spec.by_key for ref in stores)
+        self.states = list(told.states)  # As of next_seq - 1.
+        self.ahead: Ahead = told.ahead  # Those that have overtaken `next_seq`.
+        self._newest = list(told.newest) if told.ahead else self.states  # With what they have written.
         self.epoch = epoch
         self.next_seq = committed_through + 1
-        self.store_seqs = [committed_through] * len(states) if store_seqs is None else list(store_seqs)
+        self.ended_count = told.count
+        self.store_seqs = [committed_through] * len(self.states) if store_seqs is None else list(store_seqs)
         self._retry = retry  # Given a submission and its error: the submission of the run that follows, or None.
-        self._history = History(len(states), horizon, committed_through)
+        self._history = History(len(self.states), horizon, committed_through)
+        for seq in sorted(told.ahead):
+            for store, writes in told.ahead[seq]:
+                self._history.note(seq, store, [write.key for write in writes], self.next_seq)
+        self._footprints = Footprints()
+        self._submissions: dict[int, Any] = {}  # Of the un-ended runs that have declared a footprint.
+        self._blocked: dict[int, list[int]] = {}  # Un-ended seq -> intents that may not end before it.
+        self._may_end: list[int] = []  # A heap of the seqs whose intents are to be looked at (again).
         self._slots: dict[int, Slot] = {}
         self._readers = Readers()
         self._claims = Claims()
         self._executing = executing
-        self._stalled: dict[int, list[int]] = {}  # Ended seq -> runs that then execute again.
+        self._stalled: dict[int, list[int]] = {}  # Un-ended seq -> runs that execute (again) when it has ended.
+        self._awaiting: dict[int, int] = {}  # Stalled seq -> for how many it waits, if for more than one.
+        self._at_head: set[int] = set()  # Stalled until they are the head.
         self._restart: dict[int, tuple[Any, bool]] = {}  # Stalled seq -> (mailbox, whether its actor must be replaced).
         self._judging: CommitRun | None = None
         self._judge_crashes = 0
@@ -102,6 +123,7 @@ class CommitOrder:
         self.ended: list[EndedRun] = []
         self._changed: set[int] = set()
         self._written: dict[int, set[str]] = {}
+        self._overtakers: list[tuple[int, dict[int, set[str]]]] = []  # What has overtaken since the last time.
         self._decisions: Decisions | None = None
 
     @property
@@ -115,26 +137,54 @@ class CommitOrder:
         if slot is None:
             return (), None
         waits_for_turn = slot.intent is not None and self.next_seq < seq
-        return tuple(slot.conflicts), self.next_seq if waits_for_turn else slot.blocked_by
-
-    def attempt_at_head(self) -> int:
-        """The attempt whose commit is being judged."""
-        require(self._judging is not None, "stores are asked about a commit at the head")
-        return self._judging.attempt  # type: ignore[union-attr]
+        if (waits_for_turn and slot.blocked_by is None) or seq in self._at_head:
+            return tuple(slot.conflicts), self.next_seq
+        return tuple(slot.conflicts), slot.blocked_by
 
     def all_in_flight(self) -> tuple[tuple[int, tuple[AttemptConflict, ...], int | None], ...]:
         """The un-ended runs that have conflicts, or wait for their turn: seq, conflicts, and the seq that blocks each."""
         return tuple([(seq, *self.in_flight(seq)) for seq in self._slots])
+
+    def waits(self, limit: int) -> tuple[tuple[int, int, str], ...]:
+        """The lowest seqs that wait for another run: seq, the seq that they wait for, and what for."""
+        found = []
+        for seq in sorted(self._slots):
+            slot = self._slots[seq]
+            _, blocked_by = self.in_flight(seq)
+            if blocked_by is None or blocked_by == seq:
+                continue
+            if slot.intent is not None:
+                why = "end"
+            elif seq in self._restart and self._restart[seq][0] is None:
+                why = "begin"
+            else:
+                why = "execute again"
+            found.append((seq, blocked_by, why))
+            if len(found) == limit:
+                break
+        return tuple(found)
 
     def take_decisions(self) -> Decisions:
         """Hand over what is to be done since the last time."""
         decisions, self._decisions = self._decisions, None
         return decisions or Decisions()
 
-    def take_written(self) -> dict[int, set[str]]:
-        """Hand over the keys that changed since the last time, by store."""
+    def publication(self, index: int) -> Publication:
+        """What is visible now, with the keys that have changed since the last time."""
         written, self._written = self._written, {}
-        return written
+        states = tuple(self.states)
+        if not self.ahead and not self._overtakers:
+            return Publication(index, self.next_seq - 1, states, written)
+        overtakers, self._overtakers = tuple(self._overtakers), []
+        newest = tuple(self._newest) if self.ahead else states
+        return Publication(index, self.next_seq - 1, states, written, self.ahead, newest, overtakers)
+
+    def overtaken(self) -> tuple[tuple[int, Any], ...]:
+        """The un-ended runs below one that has ended, lowest seq first: seq and submission."""
+        if not self.ahead:
+            return ()
+        last = max(self.ahead)
+        return tuple([(seq, self._submissions[seq]) for seq in range(self.next_seq, last) if seq not in self.ahead])
 
     def take_ended(self) -> tuple[list[EndedRun], set[int]]:
         """Hand over the runs that ended since the last time, and the stores that changed."""
@@ -163,15 +213,14 @@ class CommitOrder:
             return StaleEpoch(seq=seq, epoch=intent.epoch, epoch_current=self.epoch)
         slot = self._slots.get(seq)
         expected = 1 if slot is None else slot.attempt
-        if seq < self.next_seq or intent.attempt != expected or seq in self._restart:
-            current = None if seq < self.next_seq else expected
+        if seq < self.next_seq or intent.attempt != expected or seq in self._restart or seq in self.ahead:
+            current = None if self._has_ended(seq) else expected
             return StaleAttempt(seq=seq, attempt=intent.attempt, attempt_current=current)
         if (slot is not None and slot.intent is not None) or (self._judging is not None and self._judging.seq == seq):
             return DuplicateIntent(seq=seq, attempt=intent.attempt)
         self._executing.pop(seq, None)
         if intent.outcome is State.RUNNING:
-            change = self._history.stale(intent.accesses, intent.snapshot_seq)
-            self._conflict(intent, change or Change(-1, "*", None), finished=False)
+            self._conflict(intent, self._stale(intent) or Change(-1, "*", None), finished=False)
         elif seq == self.next_seq and self._judging is None:
             self._turn(intent)
             self._advance()
@@ -184,13 +233,42 @@ class CommitOrder:
     ) -> StaleEpoch | StaleAttempt | DuplicateIntent | None:
         """As `offer`, of an attempt that executed outside of the order, however long ago it began."""
         if intent.snapshot_seq < self._history.floor:
-            intent = renewed(intent, pinned, self._specs, self.states, self.next_seq - 1)
+            intent = renewed(intent, pinned, self._specs, self._newest, self.next_seq - 1, self.ahead)
         return self.offer(intent)
+
+    def declare(self, submission: Any) -> None:
+        """Take notice of a run that has a seq and a footprint; it begins when the lower ones have ended that it meets.
+
+        Before its intent is offered; one that has finished outside of the order has begun. Twice: the second is ignored.
+        """
+        seq: int = submission.seq
+        if self._has_ended(seq) or seq in self._footprints:
+            return
+        for blocked in self._blocked.pop(seq, ()):  # They did not know.
+            heapq.heappush(self._may_end, blocked)
+        if submission.handler.by_completion:
+            self._footprints.declare(seq, submission.footprint)
+            self._submissions[seq] = submission
+            self._advance()
+            return
+        awaited = self._footprints.met_by(seq, submission.footprint)
+        awaited.update(self._claims.below(seq, _as_accesses(submission.footprint)))
+        self._footprints.declare(seq, submission.footprint)
+        self._submissions[seq] = submission
+        slot = self._slots.setdefault(seq, Slot())
+        if awaited:
+            self._restart[seq] = (None, False)
+            self._stall(seq, slot, awaited)
+            self.out.held.append(seq)
+        else:
+            self.out.begun.append(seq)
 
     def crashed(self, submission: Any, seq: int, attempt: int, error: BaseException) -> None:
         """The run actor of an attempt crashed: execute again with the same seq, or end the run as failed."""
+        if self._has_ended(seq):
+            return
         slot = self._slots.setdefault(seq, Slot())
-        if seq < self.next_seq or slot.attempt != attempt or slot.intent is not None:
+        if slot.attempt != attempt or slot.intent is not None:
             return
         slot.crashes += 1
         if slot.crashes < CRASHES_MAX:
@@ -204,7 +282,7 @@ class CommitOrder:
 
     def abort(self, submission: Any, seq: int, error: Aborted) -> bool:
         """End an un-ended run as aborted, at its turn, wherever it is; False if it has ended. Twice: the first counts."""
-        if seq < self.next_seq:
+        if self._has_ended(seq):
             return False
         slot = self._slots.setdefault(seq, Slot())
         if slot.intent is not None:
@@ -221,6 +299,8 @@ class CommitOrder:
         self._claims.remove(seq)
         slot.blocked_by = None
         slot.intent = self._ending(submission, seq, slot.attempt, State.ABORTED, error)
+        if self._footprints:
+            heapq.heappush(self._may_end, seq)
         self._advance()
         return True
 
@@ -230,11 +310,14 @@ class CommitOrder:
             for waiting in self._stalled.values():
                 if seq in waiting:
                     waiting.remove(seq)
+            self._awaiting.pop(seq, None)
+            self._at_head.discard(seq)
         out = self._decisions
         if out is not None:
+            out.begun = [each for each in out.begun if each != seq]
             out.restarts = [each for each in out.restarts if each[1] != seq]
             out.replaced = [each for each in out.replaced if each[0] != seq]
-            out.validate = [each for each in out.validate if each[3].seq != seq]
+            out.validate = [each for each in out.validate if each[4].seq != seq]
             if out.judge is not None and out.judge.seq == seq:
                 out.judge = None
 
@@ -243,11 +326,11 @@ class CommitOrder:
         return CommitRun(
             run=None, submission=submission, seq=seq, attempt=attempt, epoch=self.epoch, snapshot_seq=seq - 1,
             first_snapshot_seq=seq - 1, outcome=outcome, accesses=(), released=None, result=None, error=error,
-            handler_s=0.0, deadline_s=0.0,
+            handler_s=0.0, deadline_s=0.0, seen=(),
         )  # fmt: skip
 
     def _wait(self, intent: CommitRun) -> None:
-        change = self._history.stale(intent.accesses, intent.snapshot_seq)
+        change = self._stale(intent)
         if change is not None:
             self._conflict(intent, change)
             return
@@ -256,23 +339,55 @@ class CommitOrder:
             slot = self._slots[intent.seq] = Slot()
         slot.intent = intent
         self._readers.add(intent.seq, intent.accesses)
-        self._claims.set(intent.seq, _written_keys(intent.accesses))
+        self._claims.claim(intent.seq, _written_keys(intent.accesses))
+        if self._footprints:
+            heapq.heappush(self._may_end, intent.seq)
+            self._advance()
 
     def _advance(self) -> None:
-        """Take the turns of all waiting intents that are next."""
+        """Take the turns of all waiting intents that are next, and of those that may overtake."""
         while self._judging is None:
             slot = self._slots.get(self.next_seq)
             if slot is None or slot.intent is None:
-                return
-            intent = slot.intent
-            slot.intent = None
+                slot = self._overtaker() if self._may_end else None
+                if slot is None:
+                    return
+            intent: CommitRun = slot.intent  # type: ignore[assignment]
+            slot.intent = slot.blocked_by = None
             self._readers.remove(intent.seq, intent.accesses)
-            self._take_turn(
-                intent
-            )  # It was valid when it began to wait, and every commit since has been held against it.
+            # It was valid when it began to wait, and every commit since has been held against it.
+            self._take_turn(intent)
+
+    def _overtaker(self) -> Slot | None:
+        """The next waiting intent that may end although lower runs have not; notes of the others what they wait for."""
+        while self._may_end:
+            seq = heapq.heappop(self._may_end)
+            slot = self._slots.get(seq)
+            if slot is None or slot.intent is None:
+                continue  # It has ended, or executes again.
+            accesses = slot.intent.accesses
+            blocker = self._footprints.blocker(seq, accesses, self._by_key, self.next_seq, self.ahead)
+            if blocker is None:
+                return slot
+            slot.blocked_by = blocker
+            self._blocked.setdefault(blocker, []).append(seq)
+        return None
+
+    def _stale(self, intent: CommitRun) -> Change | None:
+        return self._history.stale(intent.accesses, intent.snapshot_seq, intent.seq, intent.seen)
+
+    def _has_ended(self, seq: int) -> bool:
+        return seq < self.next_seq or seq in self.ahead
+
+    def _below(self, seq: int, store: int) -> Any:
+        """A store as of seq - 1, as far as it matters to who writes it and may end at `seq`.
+
+        Of one that overtakes that is the newest state: what it writes, no lower run may write, and no higher one has.
+        """
+        return (self.states if seq == self.next_seq else self._newest)[store]
 
     def _turn(self, intent: CommitRun) -> None:
-        change = self._history.stale(intent.accesses, intent.snapshot_seq)
+        change = self._stale(intent)
         if change is not None:
             self._conflict(intent, change)
         else:
@@ -295,7 +410,7 @@ class CommitOrder:
             for access in intent.accesses:
                 if access.writes:
                     spec = self._specs[access.store]
-                    state, writes = spec.resolve(self.states[access.store], access.writes)
+                    state, writes = spec.resolve(self._below(intent.seq, access.store), access.writes)
                     if writes:
                         resolved.append((access, state, writes))
                         validates = validates or spec.validates
@@ -319,7 +434,7 @@ class CommitOrder:
 
     def _ask_judge(self, intent: CommitRun) -> None:
         accesses = tuple(access for access in intent.accesses if access.writes)
-        states = tuple(self.states[access.store] for access in accesses)
+        states = tuple(self._below(intent.seq, access.store) for access in accesses)
         self.out.judge = JudgeCommit(
             seq=intent.seq, attempt=intent.attempt, trigger=intent.submission.handler.name, accesses=accesses,
             states=states, deadline_s=intent.deadline_s, epoch=self.epoch,
@@ -369,15 +484,19 @@ class CommitOrder:
                 self.ask_store_again(access.store, state, access, writes)
 
     def ask_store_again(self, store: int, state: Any, access: StoreAccess, writes: Sequence[Write]) -> None:
-        """Have the store validate the commit at the head."""
-        commit = Commit(self.next_seq, tuple(access.keys), tuple(writes))
-        self.out.validate.append((store, self.states[store], state, commit))
+        """Have the store validate the commit whose turn it is."""
+        require(self._judging is not None, "stores are asked about a commit whose turn it is")
+        intent: CommitRun = self._judging  # type: ignore[assignment]
+        commit = Commit(intent.seq, tuple(access.keys), tuple(writes))
+        self.out.validate.append((store, intent.attempt, self._below(intent.seq, store), state, commit))
 
     def validated(self, store: int, seq: int, attempt: int, error: BaseException | None) -> None:
         """A store has agreed to the head's commit, or refused it for good."""
         intent = self._judging
         if intent is None or (intent.seq, intent.attempt) != (seq, attempt) or store not in self._asked:
             return
+        if self._decisions is not None:  # It was restarted, and to be asked once more, just when its answer came.
+            self._decisions.validate = [each for each in self._decisions.validate if each[0] != store]
         if error is None:
             self._asked.discard(store)
             if self._asked:
@@ -413,6 +532,9 @@ class CommitOrder:
 
     def _commit(self, intent: CommitRun, resolved: Resolved) -> None:
         seq = intent.seq
+        if seq != self.next_seq or self.ahead:
+            self._commit_apart(intent, resolved)
+            return
         keys_by_store: dict[int, Sequence[str]] = {}
         written = self._written
         for access, state, writes in resolved:
@@ -420,7 +542,7 @@ class CommitOrder:
             self.states[store] = state
             self.store_seqs[store] = seq
             keys_by_store[store] = keys = [write[0] for write in writes]
-            self._history.note(seq, store, keys)
+            self._history.note(seq, store, keys, seq)
             if store in written:
                 written[store].update(keys)
             else:
@@ -436,7 +558,7 @@ class CommitOrder:
     ) -> None:
         seq, released = intent.seq, intent.released
         if seq != self.next_seq:
-            require(False, "runs end in seq order", seq=seq, expected=self.next_seq)
+            require(self._may_overtake(intent), "runs end in seq order, or overtake", seq=seq, expected=self.next_seq)
         if error is not None and state in FAILURES and self._retry is not None:
             retry = self._retry(intent.submission, error)
             if retry is not None:
@@ -454,10 +576,85 @@ class CommitOrder:
             intent.snapshot_seq, intent.first_snapshot_seq, intent.accesses, changes, released,
         )  # fmt: skip
         self.ended.append(tuple.__new__(EndedRun, ended))
-        self.next_seq = seq + 1
+        self.ended_count += 1
+        if seq != self.next_seq:
+            self.ahead = self.ahead.set(seq, changes)
+        elif self.ahead:
+            self.next_seq = seq + 1
+            self._catch_up()
+        else:
+            self.next_seq = seq + 1
+        if self._footprints:
+            self._forget_footprint(seq)
         if self._stalled:
             for stalled in self._stalled.pop(seq, ()):
-                self._execute_again(stalled)
+                self._await_one_less(stalled)
+        if self._at_head and self.next_seq in self._at_head:
+            self._at_head.remove(self.next_seq)
+            self._execute_again(self.next_seq)
+
+    # Overtaking ------------------------------------------------------------------------------------------------------
+
+    def _may_overtake(self, intent: CommitRun) -> bool:
+        blocker = self._footprints.blocker(intent.seq, intent.accesses, self._by_key, self.next_seq, self.ahead)
+        return blocker is None
+
+    def _commit_apart(self, intent: CommitRun, resolved: Resolved) -> None:
+        """Commit a run that overtakes, or one that was overtaken: the states with and without the overtakers are two."""
+        seq, states = intent.seq, self.states
+        overtakes = seq != self.next_seq
+        if self._newest is states:
+            self._newest = list(states)
+        newest = self._newest
+        keys_by_store: dict[int, list[str]] = {}
+        for access, state, writes in resolved:
+            store = access.store
+            if overtakes:
+                newest[store] = state
+            else:
+                apart = newest[store] is not states[store]
+                newest[store] = self._specs[store].fold(newest[store], writes) if apart else state
+                states[store] = state
+                self.store_seqs[store] = seq
+                self._changed.add(store)
+            written = [write.key for write in writes]
+            keys_by_store[store] = written
+            self._history.note(seq, store, written, self.next_seq)
+        if overtakes:
+            self._overtakers.append((seq, {store: set(keys) for store, keys in keys_by_store.items()}))
+        else:
+            for store, keys in keys_by_store.items():
+                self._written.setdefault(store, set()).update(keys)
+        changes = tuple([(access.store, tuple(writes)) for access, _, writes in resolved])
+        self._end(intent, State.COMMITTED, intent.result, None, changes)
+        if self._slots and keys_by_store:
+            self._invalidate(seq, keys_by_store)
+
+    def _catch_up(self) -> None:
+        """The head has ended that was overtaken: what overtook it, and nothing that is left, is part of the order now."""
+        ahead, states = self.ahead, self.states
+        last = self.next_seq + len(ahead) - 1
+        together = max(ahead) == last  # Then nothing is left, and the states with all of it are at hand.
+        while self.next_seq in ahead:
+            for store, writes in ahead[self.next_seq]:
+                if not together:
+                    states[store] = self._specs[store].fold(states[store], writes)
+                self.store_seqs[store] = self.next_seq
+                self._changed.add(store)
+            ahead = ahead.delete(self.next_seq)
+            self.next_seq += 1
+        self.ahead = ahead
+        if together:
+            self.states = self._newest
+        if not ahead:
+            self._newest = self.states
+
+    def _forget_footprint(self, seq: int) -> None:
+        """A run has ended: whoever could not end before it is looked at again."""
+        self._footprints.remove(seq)
+        self._submissions.pop(seq, None)
+        for blocked in self._blocked.pop(seq, ()):
+            heapq.heappush(self._may_end, blocked)
 
     # Conflicts -------------------------------------------------------------------------------------------------------
 
@@ -466,9 +663,11 @@ class CommitOrder:
         for store, keys in keys_by_store.items():
             for key in keys:
                 for reader in self._readers.of(store, key):
+                    if reader < seq:
+                        continue  # It was overtaken: it reads as of its own place.
                     slot = self._slots[reader]
                     intent = slot.intent
-                    require(intent is not None and reader > seq, "only later runs wait", reader=reader, seq=seq)
+                    require(intent is not None, "who is listed as a reader waits", reader=reader, seq=seq)
                     slot.intent = None
                     self._readers.remove(reader, intent.accesses)  # type: ignore[union-attr]
                     self._conflict(intent, Change(store, key, seq))  # type: ignore[arg-type]
@@ -486,36 +685,66 @@ class CommitOrder:
         self.conflicts_in_flight += 1
         slot.attempt = intent.attempt + 1
         # An abandoned attempt has no write set: like an unfinished one it counts with all that it had read.
-        self._claims.set(seq, _written_keys(intent.accesses) if finished else _read_keys(intent.accesses))
+        self._claims.claim(seq, _written_keys(intent.accesses) if finished else _read_keys(intent.accesses))
         self._restart[seq] = (intent.run, intent.outcome is State.DEADLINE)
-        awaited = self._awaited(seq, slot.attempt, intent.accesses)
-        slot.blocked_by = awaited
-        if awaited is None:
-            self._execute_again(seq)
+        if slot.attempt >= ATTEMPT_AT_HEAD and seq > self.next_seq:
+            self._at_head.add(seq)
+            return
+        awaited = set() if slot.attempt >= ATTEMPT_AT_HEAD else self._awaited(seq, intent.accesses)
+        if awaited:
+            self._stall(seq, slot, awaited)
         else:
-            require(self.next_seq <= awaited < seq, "waits point downwards", seq=seq, awaited=awaited)
-            self._stalled.setdefault(awaited, []).append(seq)
+            self._execute_again(seq)
 
-    def _awaited(self, seq: int, attempt: int, accesses: Sequence[StoreAccess]) -> int | None:
-        """The last seq to end before the run executes again, fixed now. Seqs end in order, so the highest stands for all."""
-        if attempt >= ATTEMPT_AT_HEAD:
-            return seq - 1 if seq > self.next_seq else None
-        claimed = self._claims.highest_below(seq, accesses)
-        executing = None
+    def _awaited(self, seq: int, accesses: Sequence[StoreAccess]) -> set[int]:
+        """What has to end before the run executes again, fixed now: who is expected to write what it has read."""
+        awaited = self._claims.below(seq, accesses)
         if self._executing:
-            executing = highest_executing_below(seq, accesses, self._executing, self.next_seq)
-        if claimed is None or executing is None:
-            return executing if claimed is None else claimed
-        return max(claimed, executing)
+            awaited.update(executing_below(seq, accesses, self._executing))
+        if self._footprints:
+            awaited.update(self._footprints.that_meet(seq, accesses))
+        if self.ahead or self._footprints:
+            return {lower for lower in awaited if not self._has_ended(lower)}
+        # Runs end in seq order, so the highest stands for all.
+        highest = max(awaited, default=0)
+        return {highest} if highest >= self.next_seq else set()
+
+    def _stall(self, seq: int, slot: Slot, awaited: set[int]) -> None:
+        slot.blocked_by = highest = max(awaited)
+        require(self.next_seq <= min(awaited) and highest < seq, "waits point downwards", seq=seq, awaited=awaited)
+        if len(awaited) > 1:
+            self._awaiting[seq] = len(awaited)
+        for lower in sorted(awaited):
+            self._stalled.setdefault(lower, []).append(seq)
+
+    def _await_one_less(self, seq: int) -> None:
+        left = self._awaiting.pop(seq, 1) - 1
+        if not left:
+            self._execute_again(seq)
+        elif left > 1:
+            self._awaiting[seq] = left
 
     def _execute_again(self, seq: int) -> None:
         run, replace = self._restart.pop(seq)
         slot = self._slots[seq]
         slot.blocked_by = None
-        if replace:
+        if run is None:
+            self.out.begun.append(seq)
+        elif replace:
             self.out.replaced.append((seq, slot.attempt))
         else:
             self.out.restarts.append((run, seq, slot.attempt))
+
+
+def _as_accesses(footprint: Any) -> list[StoreAccess]:
+    """A footprint as if it had been read."""
+    stores = {store for store, _ in footprint.keys} | footprint.stores
+    return [
+        StoreAccess(
+            store, {key: None for each, key in footprint.keys if each == store}, (), store in footprint.stores, ()
+        )
+        for store in sorted(stores)
+    ]
 
 
 def _written_keys(accesses: Sequence[StoreAccess]) -> list[tuple[int, str]]:

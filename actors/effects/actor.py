@@ -118,7 +118,6 @@ class Effects(Actor):
         self._functions = functions
         self._dispatchers = dispatchers
         self._journal = journal
-        self._carried_through = ledger.carried_through
         self._resumed = resumed
         self._seed = dispatchers.entropy()
         self._open: dict[tuple[int, int], Open] = {}
@@ -137,16 +136,15 @@ class Effects(Actor):
     def on_start(self) -> None:
         """After a restart: begin what had not ended once more, under the same keys."""
         if self._resumed:
-            self._carried_through = self._ledger.carried_through
             self._workforce.begin_again()
             self._resume()
 
     # What is to be done ------------------------------------------------------------------------------------------------
 
     def on_carry_out(self, message: CarryOut) -> None:
-        if message.seq > self._carried_through:
-            self._carried_through = message.seq
-            for index, effect in enumerate(message.effects):
+        left = self._ledger.open_effects.get(message.seq, {})
+        for index, effect in enumerate(message.effects):
+            if index in left and (message.seq, index) not in self._open:  # Else it was told before.
                 self._add(message.seq, index, effect)
 
     def on_resume_effects(self, _: ResumeEffects) -> None:

@@ -17,6 +17,7 @@ from pydantic_core import from_json
 from seqtor.actors.base import Actor
 from seqtor.actors.clock import Clock
 from seqtor.actors.dispatchers.contract import Dispatcher, LoopDispatcher
+from seqtor.actors.footprints import declare
 from seqtor.actors.journal.encoding import accepted_text, error_record, model_json
 from seqtor.actors.journal.upcasts import Upcasts
 from seqtor.actors.mailbox import Mailbox
@@ -114,6 +115,7 @@ class Workshop:
         event_time = now if own_time is None else own_time
         origin = Origin(id=key, cause=key)
         submission = Submission(self.intake, task.index + 1, trigger, handler, priority, event_time, now, origin)
+        declare(submission)
         return submission, AcceptedRecord.model_validate_json(accepted_text(submission))
 
 

@@ -23,6 +23,7 @@ from loguru import logger
 
 from seqtor.actors.base import Actor
 from seqtor.actors.dispatchers.contract import Timers
+from seqtor.actors.footprints import recorded
 from seqtor.actors.invariants import require
 from seqtor.actors.journal.chain import Break, links_after
 from seqtor.actors.journal.contract import Backend, CheckpointInfo, CommitRow, EntryRow, Group, KeyRow, Opened
@@ -228,7 +229,7 @@ class Journal(Actor):
             return  # It is told again, by a core that was restarted.
         last = told.last + len(runs)
         if message.overtaken or told.gaps or runs[-1].seq > last:
-            late = {each.seq: each for each in message.overtaken if each.seq > told.last}
+            late = {seq: each for seq, each in message.overtaken if seq > told.last}
             self._told = told.after([ended.seq for ended in runs], late)
             self._overtaken |= late
         else:
@@ -332,7 +333,12 @@ class Journal(Actor):
         """
         overtaken, self._overtaken = self._overtaken, {}
         return [
-            (SequencedRecord(run=each.id, seq=seq, sequenced_at=each.sequenced_at), each)
+            (
+                SequencedRecord(
+                    run=each.id, seq=seq, sequenced_at=each.sequenced_at, writes=recorded(each.footprint, self._stores)
+                ),
+                each,
+            )
             for seq, each in overtaken.items()
             if not self._told.has(seq)  # Else it has ended in the same group.
         ]

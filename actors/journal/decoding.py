@@ -17,7 +17,15 @@ from pydantic import ConfigDict, PydanticSchemaGenerationError, PydanticUserErro
 from pydantic_core import from_json, to_json
 
 from seqtor.actors.journal.encoding import module_of
-from seqtor.messages.errors import Aborted, DeadlineExceeded, HandlerFailed, RecordedFailure, Rejected, SeqtorError
+from seqtor.messages.errors import (
+    Aborted,
+    DeadlineExceeded,
+    FootprintViolation,
+    HandlerFailed,
+    RecordedFailure,
+    Rejected,
+    SeqtorError,
+)
 from seqtor.messages.records import CommitRecord, RecordedError
 from seqtor.messages.runs import State
 
@@ -86,6 +94,9 @@ def outcome_of(record: CommitRecord, adapter: TypeAdapter[Any]) -> tuple[State, 
     if kept is None:
         return record.state, lambda: SeqtorError(f"seq {record.seq} ended as {record.state.value}")
     if record.state is State.FAILED:
+        error = error_of(kept)
+        if isinstance(error, FootprintViolation):
+            return record.state, lambda: error_of(kept)
         return record.state, lambda: HandlerFailed(record.trigger.type, record.seq, record.attempt, error_of(kept))
     if record.state is State.DEADLINE:
         return record.state, lambda: DeadlineExceeded(kept.message)

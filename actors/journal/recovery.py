@@ -21,7 +21,8 @@ from seqtor.actors.journal.contract import Backend, CheckpointInfo, CommitRow, E
 from seqtor.actors.journal.decoding import parsed
 from seqtor.actors.journal.encoding import GENESIS
 from seqtor.actors.journal.open_runs import DEAD_LETTERS_MAX, DEAD_STATES
-from seqtor.actors.stores.contract import StoreRef
+from seqtor.actors.publications import NOTHING_AHEAD, Ahead, Publication
+from seqtor.actors.stores.contract import StoreRef, op_of
 from seqtor.messages.errors import JournalCorrupted, RegistrationError
 from seqtor.messages.records import (
     AcceptedRecord,
@@ -34,7 +35,7 @@ from seqtor.messages.records import (
     OpenWork,
     SequencedRecord,
 )
-from seqtor.messages.stores import Checkpoint
+from seqtor.messages.stores import Checkpoint, Write
 
 __all__ = ["OPEN_WORK", "Recovery", "checked_rows", "commit_record", "entry_record", "links_of", "open_work",
            "read_sections", "store_section", "writes_by_store"]  # fmt: skip
@@ -128,6 +129,22 @@ class Recovery:
             tail = self.tail.get(ref.name)
             found.append(state if not tail else ref.spec.restore(self.checkpoint(ref.name), state, tail))
         return found
+
+    def publication(self, refs: Sequence[StoreRef[Any]], states: Sequence[Any]) -> Publication:
+        """What is visible at the start: the `states` through which everything has ended, and what has overtaken."""
+        indexes = {ref.name: ref.index for ref in refs}
+        newest = list(states)
+        ahead: Ahead = NOTHING_AHEAD
+        keys: list[tuple[int, dict[int, set[str]]]] = []
+        for seq, by_store in self.overlay:
+            changes: list[tuple[int, tuple[Write, ...]]] = []
+            for name, kept in by_store.items():
+                store = indexes[name]
+                newest[store] = after = refs[store].spec.restore(None, newest[store], [(seq, kept)])
+                changes.append((store, tuple([_write(refs[store], after, key, value) for key, value, _ in kept])))
+            ahead = ahead.set(seq, tuple(changes))
+            keys.append((seq, {store: {write.key for write in writes} for store, writes in changes}))
+        return Publication(0, self.through, tuple(states), {}, ahead, tuple(newest), tuple(keys))
 
     def checkpoint(self, store: str) -> Checkpoint | None:
         """A store's part of the checkpoint."""
@@ -318,6 +335,12 @@ class Recovery:
             self.accepted[accepted.run] = accepted
         for index, effect in enumerate(record.get("effects", ())):
             self.effects[seq, index] = OpenEffect(seq=seq, index=index, effect=effect)
+
+
+def _write(ref: StoreRef[Any], after: Any, key: str, value: Any) -> Write:
+    """A recorded write as the store folds it; `after` is the state with it."""
+    part = ref.spec.part(after, key)
+    return Write(key, op_of(value) if part is NotImplemented else part)
 
 
 def _dead_run(record: dict[str, Any]) -> DeadRunRecord:

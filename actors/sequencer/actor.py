@@ -21,6 +21,7 @@ from seqtor.actors.rates import Bucket, Pace
 from seqtor.actors.sequencer.outside import OutsideRuns
 from seqtor.actors.sequencer.waiting import WaitingTriggers
 from seqtor.actors.sequencer.window import Window
+from seqtor.messages.commits import BeginRuns, DeclareRuns, RunsHeld
 from seqtor.messages.completion import CommitOutside, RunsBegun, RunSequenced, SequenceRun, WithdrawRun
 from seqtor.messages.errors import Cancelled
 from seqtor.messages.journal import EndTriggers, RunsDurable
@@ -52,7 +53,7 @@ class Sequencer(Actor):
     """Numbers triggers in the order of their priority."""
 
     receives: ClassVar[tuple[type, ...]] = (
-        AcceptTriggers, CancelTrigger, RunsEnded, RunsDurable, SequenceRun, TokenDue, GetStats, Drain,
+        AcceptTriggers, CancelTrigger, RunsEnded, RunsHeld, BeginRuns, RunsDurable, SequenceRun, TokenDue, GetStats, Drain,
     )  # fmt: skip
 
     def __init__(
@@ -80,9 +81,9 @@ class Sequencer(Actor):
         self._timers = timers
         self._token_at = math.inf  # When the timer fires that is set for a rate.
         self._waiting = WaitingTriggers(buckets)
-        self._ended_through = ledger.told.through
-        self._durable_through = ledger.durable_through if journaled else math.inf
-        self._seq = self._ended_through + len(in_flight)
+        self._ended_count = ledger.told.ended
+        self._durable_count = ledger.durable_count if journaled else math.inf
+        self._seq = self._ended_count + len(in_flight)
         self._drains: list[Any] = []
         self.bypassed = 0  # Accepted past the edge (submitted by a commit, or before a restart). Read by the edge, too.
         self.sequenced = 0  # How many have left the queue. Read by the edge to bound it; only this actor writes it.
@@ -148,10 +149,18 @@ class Sequencer(Actor):
         leave = self._window.leave
         for ended in message.runs if self._outside is None else self._outside.leave(message.runs):
             leave(ended.seq, ended.handler_s)
-        self._ended_through = message.runs[-1].seq
+        self._ended_count = message.count
+
+    def on_runs_held(self, message: RunsHeld) -> None:
+        for seq in message.seqs:
+            self._window.hold(seq)
+
+    def on_begin_runs(self, message: BeginRuns) -> None:
+        for seq in message.seqs:
+            self._window.begin(seq)
 
     def on_runs_durable(self, message: RunsDurable) -> None:
-        self._durable_through = message.through
+        self._durable_count = message.count
 
     def on_sequence_run(self, message: SequenceRun) -> None:
         """Give a run that has finished outside the next seq, at once: its work is done."""
@@ -170,6 +179,8 @@ class Sequencer(Actor):
         outside.sequence(submission, seq)
         self.coordinator.tell(RunSequenced(seq=seq, submission=submission, sequenced_at=now))
         run.sequence(seq)
+        if submission.footprint is not None:
+            self.committer.tell(DeclareRuns(submissions=(submission,)))
         self.committer.tell(CommitOutside(intent=intent._replace(seq=seq), pinned=run.pinned))
 
     def _is_current(self, run: Any, intent: Any) -> bool:
@@ -213,7 +224,7 @@ class Sequencer(Actor):
         waiting = self._waiting
         if self._buckets:
             waiting.refill(self._clock.monotonic())
-        if len(waiting) and self._ended_through - self._durable_through <= UNDURABLE_MAX:
+        if len(waiting) and self._ended_count - self._durable_count <= UNDURABLE_MAX:
             self._sequence(waiting)
         if self._outside is not None and self._outside.queued:
             self._begin_outside(self._outside)

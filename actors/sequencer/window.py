@@ -3,7 +3,8 @@
 Owns the slots: a trigger gets its seq only when one is free, so that what arrives urgent does not stand behind a window
 of numbered work. Pure. For async handlers a fixed number; for sync ones as many as `HANDLER_TIME_S` of work hold, by
 the running estimate of each handler's time, but at least threads + 2 and at most `SYNC_MAX`. For those in worker processes
-two more than there are: the next runs wait there, and what arrives urgent does not wait for more than these.
+two more than there are: the next runs wait there, and what arrives urgent does not wait for more than these. A run that
+waits for lower ones before it executes holds no slot: what has nothing to do with it must not stand behind it.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ class Window:
         self._sync_time_s = 0.0
         self._estimates: dict[Handler, float] = {}
         self._in_flight: dict[int, tuple[Handler, float]] = {}
+        self._held: set[int] = set()  # Those without a slot.
 
     def __len__(self) -> int:
         return len(self._in_flight)
@@ -47,25 +49,37 @@ class Window:
         # A handler not seen yet is taken for a slow one: the window opens as it proves to be fast.
         estimate_s = self._estimates.get(handler, HANDLER_TIME_S)
         self._in_flight[seq] = (handler, estimate_s)
+        self._count(handler, estimate_s, 1)
+
+    def hold(self, seq: int) -> None:
+        """Free the slot of a run that has to wait before it executes; one of too many keeps it."""
+        if len(self._held) < self._async_max and seq in self._in_flight and seq not in self._held:
+            self._count(*self._in_flight[seq], -1)
+            self._held.add(seq)
+
+    def begin(self, seq: int) -> None:
+        """The run executes now: it takes a slot, whether there is one or not."""
+        if seq in self._held:
+            self._held.remove(seq)
+            self._count(*self._in_flight[seq], 1)
+
+    def _count(self, handler: Handler, estimate_s: float, by: int) -> None:
         if not handler.place:
-            self._sync_count += 1
-            self._sync_time_s += estimate_s
+            self._sync_count += by
+            self._sync_time_s = self._sync_time_s + by * estimate_s if self._sync_count else 0.0
         elif handler.is_async:
-            self._async_count += 1
+            self._async_count += by
         else:
-            self._process_count += 1
+            self._process_count += by
 
     def leave(self, seq: int, handler_s: float) -> None:
         """Free the slot of a run that has ended and learn from its handler's time."""
+        if self._held:
+            self.begin(seq)  # It was aborted before it began.
         handler, estimate_s = self._in_flight.pop(seq)  # KeyError: only a run in flight ends.
+        self._count(handler, estimate_s, -1)
         if handler.place:
-            if handler.is_async:
-                self._async_count -= 1
-            else:
-                self._process_count -= 1
             return
-        self._sync_count -= 1
-        self._sync_time_s = self._sync_time_s - estimate_s if self._sync_count else 0.0
         known = self._estimates.get(handler)
         sample_s = handler_s + RUN_OVERHEAD_S
         self._estimates[handler] = sample_s if known is None else known + SMOOTHING * (sample_s - known)

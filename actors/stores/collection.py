@@ -182,6 +182,10 @@ class Collection(StoreSpec["CollectionView[ModelT]"], Generic[ModelT]):
         return self.kind.same(op, self.kind.from_json(kept, version, f"key {key!r}"))
 
     @property
+    def by_key(self) -> bool:
+        return not self.needs_judge
+
+    @property
     def shape(self) -> str:
         return self.kind.shape
 

@@ -148,6 +148,14 @@ class StoreSpec(Generic[ViewT_co]):
         return False
 
     @property
+    def by_key(self) -> bool:
+        """Whether writes of different keys have nothing to do with each other, so that their order does not matter.
+
+        Not if only the store knows how they fold, or if anything looks at the whole new state.
+        """
+        return False
+
+    @property
     def shape(self) -> str:
         """Changes whenever the stored form does; a checkpoint is made at the first start with a new one."""
         return ""

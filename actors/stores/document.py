@@ -153,6 +153,10 @@ class Document(StoreSpec["DocumentView[ModelT]"], Generic[ModelT]):
         return bool(getattr(self.kind.from_json(values, version, f"field {key!r}"), key) == op)
 
     @property
+    def by_key(self) -> bool:
+        return not self.needs_judge
+
+    @property
     def shape(self) -> str:
         return self.kind.shape
 

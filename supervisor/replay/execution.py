@@ -18,12 +18,13 @@ from seqtor.actors.calls import ReplayedCalls
 from seqtor.actors.committer.judge import resolve_all
 from seqtor.actors.completion import make_completion_run
 from seqtor.actors.effects import EffectFunctions
+from seqtor.actors.footprints import declare
 from seqtor.actors.handlers import Handler
 from seqtor.actors.journal.encoding import error_record
 from seqtor.actors.journal.upcasts import Upcasts
 from seqtor.actors.mailbox import Mailbox
 from seqtor.actors.outbox import Outbox, Prepare
-from seqtor.actors.publications import Publication
+from seqtor.actors.publications import NOTHING_AHEAD, Publication
 from seqtor.actors.resources import ResourceRef, Resources
 from seqtor.actors.runs import AsyncRun, Run, RunContext, SyncRun
 from seqtor.actors.stores.contract import StoreActor, StoreRef
@@ -84,6 +85,8 @@ class FirstSnapshot(Publication):
         self.index = -1
         self.seq = seq
         self.writes = {}
+        self.ahead = NOTHING_AHEAD
+        self.overtakers = ()
         self.next = None
 
     @property
@@ -100,7 +103,9 @@ class LastSnapshot(Publication):
         self._writes_since = writes_since
         self.index = 0
         self.seq = seq
-        self.states = states
+        self.states = self.newest = states
+        self.ahead = NOTHING_AHEAD
+        self.overtakers = ()
         self.next = None
 
     @property
@@ -285,6 +290,7 @@ class Execution:
             record.submitted_at,
             Origin(record.run, record.key, record.cause, None, retry, record.resubmits),
         )
+        declare(submission)
         submission.seq = record.seq
         submission.sequenced_at = record.sequenced_at
         return submission

@@ -22,7 +22,7 @@ from seqtor.actors.journal.encoding import GENESIS, chained
 from seqtor.actors.journal.history import History
 from seqtor.actors.journal.recovery import commit_record, writes_by_store
 from seqtor.actors.stores.contract import StoreActor, StoreRef
-from seqtor.messages.errors import DeadlineExceeded, RunCrashed
+from seqtor.messages.errors import DeadlineExceeded, RunCrashed, RunDeferred
 from seqtor.messages.records import CommitRecord
 from seqtor.messages.runs import State
 from seqtor.replay.comparison import Comparison, Divergence
@@ -36,6 +36,7 @@ LOOK_BACK = 1024  # Earlier seqs whose states are kept for `tx.peek`; older ones
 CACHED_MAX = 16
 # What other runs came to was not the handler's doing alone: time-outs, operators and crashes are records, not replayed.
 CRASHED = f"{RunCrashed.__module__}.{RunCrashed.__qualname__}"
+DEFERRED = f"{RunDeferred.__module__}.{RunDeferred.__qualname__}"
 EXPIRED = f"{DeadlineExceeded.__module__}.{DeadlineExceeded.__qualname__}"
 REPLAYED = {State.COMMITTED, State.REJECTED, State.FAILED, State.RETRYING}
 
@@ -46,7 +47,8 @@ class ReplayReport(NamedTuple):
     """What was executed again, and came to the same.
 
     `skipped` counts the runs that were not executed, by reason: another version of the handler, or how they ended.
-    `chain` is the hash chain after `last`, made of what the runs gave now; it equals the recorded one.
+    `chain` is the hash of the record that was appended last of them, made of what the runs gave now; it equals the recorded
+    one. (Of a range at whose border one run had overtaken another: of those that follow each other.)
     """
 
     first: int
@@ -141,6 +143,8 @@ class Replay:
         self.executed = 0
         self.skipped: Counter[str] = Counter()
         self.chain = history.chain_before(first) or GENESIS
+        self._chained = first - 1  # The seq of the record whose hash that is.
+        self._overtaken: dict[int, tuple[int, str]] = {}  # By the seq that they were appended after: seq and text.
         self._place = history.place
         self._handler_named = program.handler_named
         self._comparison = Comparison(program.stores, program.upcasts, program.effects)
@@ -168,11 +172,21 @@ class Replay:
             body = piece.body if found is None else found.body
             if found is not None and found.wrong is not None:
                 raise found.wrong.error() if isinstance(found.wrong, Divergence) else found.wrong
-            self.chain = chained(self.chain, body)
+            self._append(piece.record.previous, piece.record.seq, body)
         if wrong is not None:
             raise wrong
         self.executed += len(runs)
         return pieces[-1].record.seq
+
+    def _append(self, previous: int, seq: int, body: str) -> None:
+        """Add a record to the chain when the one before it is there: some were appended later than higher seqs."""
+        if previous != self._chained:
+            self._overtaken[previous] = (seq, body)
+            return
+        self.chain, self._chained = chained(self.chain, body), seq
+        while self._overtaken and self._chained in self._overtaken:
+            self._chained, late = self._overtaken.pop(self._chained)
+            self.chain = chained(self.chain, late)
 
     def _piece(self, row: CommitRow) -> Piece:
         record = commit_record(row, self._place)
@@ -181,6 +195,8 @@ class Replay:
             self.skipped[record.state.value] += 1
         elif record.error is not None and record.error.type == CRASHED:
             self.skipped["crashed"] += 1
+        elif record.error is not None and record.error.type == DEFERRED:  # Too often: it has failed.
+            self.skipped[State.DEFERRED.value] += 1
         elif record.state is State.RETRYING and record.error is not None and record.error.type == EXPIRED:
             self.skipped[State.DEADLINE.value] += 1
         else:

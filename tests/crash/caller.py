@@ -104,7 +104,7 @@ OUTSIDE: list[Outside] = []
 
 
 def make_system(backend: Dying, handler: str) -> Supervisor:
-    """The program, with a plain handler or a coroutine function."""
+    """The program, with a plain handler or a coroutine function, of arrival or (an agent's) of completion."""
     system = Supervisor(backend)
     levels = system.store("levels", Collection(Level, initial={"it": Level()}))
 
@@ -115,9 +115,10 @@ def make_system(backend: Dying, handler: str) -> Supervisor:
         backend.come_to("after the calls")
         tx[levels]["it"] = Level(level=level + 1)
 
-    if handler == "sync":
+    sequence: Any = "completion" if handler.startswith("agent") else "arrival"
+    if handler in ("sync", "agent-sync"):
 
-        @system.on(Consult)
+        @system.on(Consult, sequence=sequence)
         def consult(trigger: Consult, tx: Transaction) -> str:
             level = tx[levels]["it"].level
             one = tx.call(first, question(tx))
@@ -126,7 +127,7 @@ def make_system(backend: Dying, handler: str) -> Supervisor:
             return two
     else:
 
-        @system.on(Consult)
+        @system.on(Consult, sequence=sequence)
         async def consult_async(trigger: Consult, tx: Transaction) -> str:
             level = tx[levels]["it"].level
             one = await tx.acall(first_async, question(tx))

@@ -27,7 +27,7 @@ def live(folder: Path, moment: str, handler: str) -> subprocess.CompletedProcess
     )
 
 
-@pytest.mark.parametrize("handler", ["sync", "async"])
+@pytest.mark.parametrize("handler", ["sync", "async", "agent-sync", "agent-async"])
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_at_most_the_call_in_flight_is_made_once_more_after_a_kill(moment: str, handler: str, tmp_path: Path) -> None:
     killed = live(tmp_path, moment, handler)

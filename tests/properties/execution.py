@@ -32,9 +32,20 @@ from seqtor import (
 )
 from seqtor.actors import SimulatedDispatchers
 from seqtor.actors.committer import CommitOrder
-from seqtor.messages import RunRecord, Stats
+from seqtor.actors.deferrals import DEFERRALS_MAX
+from seqtor.messages import RunDeferred, RunRecord, Stats
 from tests.oracle import error_key
-from tests.properties.language import Execution, Steps, Stores, contents_of, perform, programs, stores
+from tests.properties.language import (
+    KEYS,
+    Execution,
+    Steps,
+    Stores,
+    contents_of,
+    perform,
+    programs,
+    stores,
+    written_stores,
+)
 
 __all__ = ["Case", "cases", "examples", "run_simulated", "run_threaded"]
 
@@ -65,14 +76,52 @@ class AsyncProgram(Trigger[Any]):
     number: int
 
 
+class SyncAgent(SyncProgram):
+    """The same, with a seq when it is done."""
+
+
+class AsyncAgent(AsyncProgram):
+    """The same, with a seq when it is done."""
+
+
+class DeclaredProgram(SyncProgram):
+    """A program that declares what it may write."""
+
+
+class AsyncDeclaredProgram(AsyncProgram):
+    """The same on the loop."""
+
+
+class DeclaredAgent(SyncProgram):
+    """A program with a seq when it is done, which declares what it may write."""
+
+
+class AsyncDeclaredAgent(AsyncProgram):
+    """The same on the loop."""
+
+
+# By whether it is an agent and whether it declares: the types for the pool and for the loop.
+KINDS: dict[tuple[bool, bool], tuple[type[SyncProgram], type[AsyncProgram]]] = {
+    (False, False): (SyncProgram, AsyncProgram),
+    (False, True): (DeclaredProgram, AsyncDeclaredProgram),
+    (True, False): (SyncAgent, AsyncAgent),
+    (True, True): (DeclaredAgent, AsyncDeclaredAgent),
+}
+
+
 @dataclasses.dataclass(frozen=True)
 class Submitted:
-    """One trigger: its program, its kind of handler, its priority, and how long others run before the next comes."""
+    """One trigger: its program, its kind of handler, its priority, and how long others run before the next comes.
+
+    `by_completion`: it gets its seq when it is done. One that declares what it may write names no keys but `declares`.
+    """
 
     steps: Steps
     is_async: bool
+    by_completion: bool
     priority: Priority
     gap: int
+    declares: tuple[str, ...] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,8 +138,10 @@ submitted = st.builds(
     Submitted,
     steps=programs,
     is_async=st.booleans(),
+    by_completion=st.sampled_from((False, False, True)),
     priority=st.sampled_from((Priority.NORMAL, Priority.NORMAL, Priority.NORMAL, Priority.LOW, Priority.URGENT)),
     gap=st.sampled_from((0, 0, 0, 0, 1, 5, 30)),
+    declares=st.none() | st.lists(st.sampled_from(KEYS), min_size=1, max_size=3, unique=True).map(tuple),
 )
 cases: st.SearchStrategy[Case] = st.builds(
     Case,
@@ -110,18 +161,20 @@ class Desk:
         self.refs = case.stores.register(system)
         self.attempts: collections.Counter[int] = collections.Counter()
 
+        @system.on(SyncAgent, sequence="completion")
         @system.on(SyncProgram)
         def run_sync(trigger: SyncProgram, tx: Any) -> Any:
-            self.note(tx)
-            run = Execution(tx, self.refs)
+            self.note(trigger, tx)
+            run = Execution(tx, self.refs, self.keys(trigger))
             for ticks in perform(self.steps(trigger), run):
                 pause(ticks)
             return run.result
 
+        @system.on(AsyncAgent, sequence="completion")
         @system.on(AsyncProgram)
         async def run_async(trigger: AsyncProgram, tx: Any) -> Any:
-            self.note(tx)
-            run = Execution(tx, self.refs)
+            self.note(trigger, tx)
+            run = Execution(tx, self.refs, self.keys(trigger))
             pauses: Generator[int, None, bool] = perform(self.steps(trigger), run)
             interrupted: BaseException | None = None
             while True:
@@ -131,22 +184,42 @@ class Desk:
                     return run.result
                 interrupted = await rest(ticks * tick_s)
 
-        self.handlers: dict[type, Any] = {SyncProgram: run_sync, AsyncProgram: run_async}
+        system.on(DeclaredProgram, writes=self.footprint)(run_sync)
+        system.on(DeclaredAgent, writes=self.footprint, sequence="completion")(run_sync)
+        system.on(AsyncDeclaredProgram, writes=self.footprint)(run_async)
+        system.on(AsyncDeclaredAgent, writes=self.footprint, sequence="completion")(run_async)
         self.oracle_handler = self._serially
 
-    def note(self, tx: Any) -> None:
-        """Count executions by seq."""
-        self.attempts[tx.seq] += 1
+    def footprint(self, trigger: Any) -> list[Any]:
+        """What a program may write."""
+        declared: list[Any] = []
+        for store, by_key in written_stores(self.steps(trigger)).items():
+            declared += [(self.refs[store], key) for key in self.keys(trigger)] if by_key else [self.refs[store]]
+        return declared
+
+    def keys(self, trigger: Any) -> tuple[str, ...]:
+        return self.case.submitted[trigger.number].declares or KEYS
+
+    def note(self, trigger: Any, tx: Any) -> None:
+        """Count executions."""
+        self.attempts[trigger.number] += 1
+        assert (tx.seq is None) == self.case.submitted[trigger.number].by_completion
+
+    def number_of(self, submission: Submission[Any]) -> int:
+        trigger: Any = submission.trigger
+        number: int = trigger.number
+        return number
 
     def steps(self, trigger: Any) -> Steps:
         return self.case.submitted[trigger.number].steps
 
     def triggers(self) -> Iterator[tuple[Trigger[Any], Submitted]]:
         for i, each in enumerate(self.case.submitted):
-            yield AsyncProgram(number=i) if each.is_async else SyncProgram(number=i), each
+            kinds = KINDS[each.by_completion, each.declares is not None]
+            yield kinds[each.is_async](number=i), each
 
     def _serially(self, trigger: Any, tx: Any) -> Any:
-        run = Execution(tx, self.refs)
+        run = Execution(tx, self.refs, self.keys(trigger))
         for _ in perform(self.steps(trigger), run):
             pass
         return run.result
@@ -204,8 +277,8 @@ def horizon(seqs: int | None) -> Iterator[None]:
         yield
         return
 
-    def small(stores: Any, states: Any, epoch: int, horizon: int, *others: Any) -> CommitOrder:
-        return CommitOrder(stores, states, epoch, seqs, *others)
+    def small(stores: Any, told: Any, epoch: int, horizon: int, *others: Any) -> CommitOrder:
+        return CommitOrder(stores, told, epoch, seqs, *others)
 
     with mock.patch.object(seqtor.commit_path, "CommitOrder", small):
         yield
@@ -234,19 +307,55 @@ def wait_for(submissions: list[Submission[Any]]) -> None:
 
 def check(desk: Desk, submissions: list[Submission[Any]], first: Any) -> None:
     """Hold everything that can be seen of an execution against the serial oracle."""
-    ordered = sorted(submissions, key=lambda submission: submission.seq or 0)
-    assert [submission.seq for submission in ordered] == list(range(1, len(ordered) + 1)), "every seq exactly once"
+    by_seq = {submission.seq: submission for submission in submissions}
+    assert len(by_seq) == len(submissions), "every seq exactly once"
+    kept = sorted(desk.system.commits(limit=10_000), key=lambda record: record.seq)
+    assert [record.seq for record in kept] == list(range(1, len(kept) + 1)), "without gaps"
+    deferred = {record.seq for record in kept if record.state is State.DEFERRED}
+    assert by_seq.keys() | deferred == {record.seq for record in kept}
     oracle = desk.case.stores.oracle()
-    for submission in ordered:
-        oracle.run(desk.oracle_handler, submission.trigger)
-    check_publications(desk, first, oracle, len(ordered))
-    records = [desk.system.record(submission.seq or 0) for submission in ordered]
-    for submission, record, expected in zip(ordered, records, oracle.outcomes, strict=True):
+    for record in kept:
+        if record.seq in deferred:
+            oracle.skip(State.DEFERRED)
+        elif gave_up(by_seq[record.seq]):
+            oracle.skip(State.FAILED)
+        else:
+            submission = by_seq[record.seq]
+            by_completion = desk.case.submitted[desk.number_of(submission)].by_completion
+            oracle.run(
+                desk.oracle_handler,
+                submission.trigger,
+                first_snapshot=record.first_snapshot,
+                by_completion=by_completion,
+            )
+    check_publications(desk, first, oracle, len(kept))
+    records = [desk.system.record(record.seq) for record in kept]
+    for record, expected in zip(records, oracle.outcomes, strict=True):
+        assert record is not None
+        submission = by_seq.get(record.seq)
+        if submission is None:
+            check_record(record, State.DEFERRED, RunDeferred("deferred"))
+            continue
         state, result, error = outcome_of(submission)
         where = f"seq {submission.seq}, {desk.steps(submission.trigger)}"
-        assert (state, result, error_key(error)) == (expected.state, expected.result, error_key(expected.error)), where
-        check_record(desk, record, state, error)
+        if gave_up(submission):
+            assert len([each for each in records if each.id == submission.id]) == DEFERRALS_MAX + 1
+        else:
+            found = (expected.state, expected.result, error_key(expected.error))
+            assert (state, result, error_key(error)) == found, where
+        check_record(record, state, error)
+        attempts = sum(each.attempts for each in records if each.id == submission.id)
+        number = desk.number_of(submission)
+        assert desk.attempts[number] == attempts, "every attempt executed the handler once"
     check_stats(desk, records)
+    too_often = sum(gave_up(submission) for submission in submissions)
+    assert desk.system.verify().skipped.get("deferred", 0) == len(deferred) + too_often
+
+
+def gave_up(submission: Submission[Any]) -> bool:
+    """Whether an agent was deferred too often, which depends on the schedule."""
+    _, _, error = outcome_of(submission)
+    return type(error) is RunDeferred
 
 
 def outcome_of(submission: Submission[Any]) -> tuple[State, Any, BaseException | None]:
@@ -264,15 +373,22 @@ def check_publications(desk: Desk, publication: Any, oracle: Any, last_seq: int)
     refs = tuple(desk.refs.values())
     before = contents_of(Snapshot(publication.seq, publication.states, refs), desk.refs)
     assert before == oracle.initial
-    seq = index = 0
+    seq = index = count = 0
+    early: dict[str, set[str]] = {}  # What was announced before its turn.
     while publication.next is not None:
         publication = publication.next
         assert publication.index == index + 1, "the index of publications rises by one"
-        assert seq < publication.seq <= last_seq, "every publication makes later seqs visible"
-        index, seq = publication.index, publication.seq
+        assert seq <= publication.seq <= last_seq, "seqs do not fall"
+        assert publication.count > count, "every publication makes more runs visible"
+        index, seq, count = publication.index, publication.seq, publication.count
         after = contents_of(Snapshot(publication.seq, publication.states, refs), desk.refs)
         assert after == oracle.contents_after(seq), f"the state after seq {seq}"
-        announced = {refs[store].name: set(keys) for store, keys in publication.writes.items()}
+        for _, writes in publication.overtakers:
+            for store, keys in writes.items():
+                early.setdefault(refs[store].name, set()).update(keys)
+        announced = {name: set(keys) for name, keys in early.items()}
+        for store, keys in publication.writes.items():
+            announced.setdefault(refs[store].name, set()).update(keys)
         for name in desk.refs:
             changed = changed_keys(before[name], after[name])
             assert changed <= announced.get(name, set()), f"changed without notice in {name} at seq {seq}"
@@ -287,7 +403,7 @@ def changed_keys(before: Any, after: Any) -> set[str]:
     return {key for key in old.keys() | new.keys() if (key in old, old.get(key)) != (key in new, new.get(key))}
 
 
-def check_record(desk: Desk, record: RunRecord, state: State, error: BaseException | None) -> None:
+def check_record(record: RunRecord, state: State, error: BaseException | None) -> None:
     """The record tells the same story as the submission, and conflicts cost at most three executions."""
     assert record.state is state
     assert (record.error is None) == (error is None) == (state is State.COMMITTED)
@@ -296,7 +412,6 @@ def check_record(desk: Desk, record: RunRecord, state: State, error: BaseExcepti
     assert all(conflict.writer_seq is None or conflict.writer_seq < record.seq for conflict in record.conflicts)
     assert record.durable
     assert record.blocked_by is None
-    assert desk.attempts[record.seq] == record.attempts, "every attempt executed the handler once"
     assert record.committed_at is not None
     assert record.submitted_at <= record.sequenced_at <= record.committed_at
 

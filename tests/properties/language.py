@@ -9,7 +9,7 @@ read was right. The same interpreter runs against the runtime's transaction and 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import immutables
@@ -257,9 +257,10 @@ def contents_of(snapshot: Snapshot, refs: Mapping[str, StoreRef[Any]]) -> dict[s
 class Execution:
     """One attempt at a program."""
 
-    def __init__(self, tx: Any, refs: Mapping[str, StoreRef[Any]]) -> None:
+    def __init__(self, tx: Any, refs: Mapping[str, StoreRef[Any]], keys: Sequence[str] = KEYS) -> None:
         self.tx = tx
         self.refs = refs
+        self.keys = keys  # All that its operations on single keys may name.
         self.seen: list[Any] = []
         self.acc = 0
         self.result: Any = self.seen
@@ -270,11 +271,36 @@ class Execution:
         self.acc = (self.acc * 31 + number(value)) % 1009
 
     def key(self, operand: str | int) -> str:
-        return operand if isinstance(operand, str) else KEYS[(self.acc + operand) % len(KEYS)]
+        if isinstance(operand, str):
+            return operand if operand in self.keys else self.keys[number(operand) % len(self.keys)]
+        return self.keys[(self.acc + operand) % len(self.keys)]
 
     def amount(self, operand: int) -> int:
         """A literal, or (above 100) what the accumulator says."""
         return operand if operand < 100 else (self.acc + operand) % 19 - 3
+
+
+def written_stores(steps: Steps) -> dict[str, bool]:
+    """The stores that a program may write; True for those of which it writes no keys but those that it may name."""
+    found: dict[str, bool] = {}
+    for step in steps:
+        if step[0] == "commit_whole":
+            found.update(dict.fromkeys((*step[1], "loose"), False))
+        elif step[0] in WRITING:
+            store = "ints" if step[0] == "int_add" else step[1]
+            found[store] = found.get(store, True) and WRITING[step[0]]
+        for part in step[1:]:
+            if isinstance(part, tuple) and part and isinstance(part[0], tuple):
+                for store, by_key in written_stores(part).items():
+                    found[store] = found.get(store, True) and by_key
+    return found
+
+
+WRITING = {
+    "change": True, "put": True, "pop": True, "increment": True, "thin_out": True, "setdefault": True, "delete": True,
+    "popitem": False, "clear": False, "change_field": False, "update": False, "update_two": False, "increment_field": False,
+    "set_document": False, "int_add": False,
+}  # fmt: skip
 
 
 def number(value: Any) -> int:
@@ -456,6 +482,28 @@ def int_range(run: Execution, start: str | None, stop: str | None) -> None:
     run.observe(run.tx[run.refs["ints"]].between(start, stop))
 
 
+def glance(run: Execution, store: str, key: Any) -> None:
+    run.observe(shown(run.tx.peek(run.refs[store]).get(run.key(key))))
+
+
+def moved(run: Execution, store: str, key: Any) -> None:
+    run.observe(run.tx.changed(run.refs[store], run.key(key)))
+
+
+def moved_field(run: Execution, store: str, name: str) -> None:
+    run.observe(run.tx.changed(run.refs[store], name))
+
+
+def answer_to(question: int) -> int:
+    """The outside world, which answers alike whoever asks."""
+    return question * 7 % 11
+
+
+def ask(run: Execution, spread: int) -> None:
+    """Ask something that depends on what was read, one of so many questions."""
+    run.observe(run.tx.call(answer_to, run.acc % spread))
+
+
 def reject_if(run: Execution, modulus: int, remainder: int) -> None:
     if run.acc % modulus == remainder:
         raise Rejected("as the accumulator says", code="chosen", acc=run.acc)
@@ -525,7 +573,7 @@ OPERATIONS: dict[str, Callable[..., Pauses]] = {
     for operation in (
         get, index, has, put, change, spoil, delete, pop, popitem, clear, setdefault, increment, scan, thin_out, keys,
         length, items, field, value, update, update_two, change_field, set_document, increment_field, int_get, int_add,
-        int_range, reject_if, raise_if,
+        int_range, glance, moved, moved_field, ask, reject_if, raise_if,
     )
 }  # fmt: skip
 OPERATIONS |= {operation.__name__: operation for operation in (branch, attempt, stop_if, pause, commit_whole)}
@@ -591,6 +639,13 @@ leaves = st.one_of(
         tagged("int_range", st.sampled_from(BOUNDS), st.sampled_from(BOUNDS)),
     ),
     tagged("pause", st.integers(0, 2)),
+    st.one_of(
+        tagged("glance", mappings, operands),
+        tagged("moved", mappings, operands),
+        tagged("moved_field", documents, settable),
+        tagged("ask", st.sampled_from((1, 2, 100))),
+        tagged("ask", st.sampled_from((1, 2, 100))),
+    ),
     st.one_of(
         moduli.map(lambda test: ("reject_if", *test)),
         moduli.map(lambda test: ("raise_if", *test)),

@@ -73,6 +73,20 @@ class Quote(Trigger[int]):
     number: int
 
 
+class Advise(Trigger[int]):
+    """An agent: asks outside about what it sees, adds one, and gets its seq when it is done."""
+
+    key: str
+    number: int
+
+
+class Inquire(Trigger[int]):
+    """A plain one that asks about what it decides on, so that it may be deferred."""
+
+    key: str
+    number: int
+
+
 class Flaky(Trigger[int]):
     """Fails by a chance that each of its runs has anew."""
 
@@ -133,7 +147,7 @@ class CrashWorld:
                 self.tries[order.number] += 1
             return Acknowledged(number=order.number)
 
-        def quote(number: int) -> int:
+        def quote(number: int, about: int = 0) -> int:
             with self._lock:
                 self.calls[current_call_id()] += 1
             return number
@@ -159,8 +173,21 @@ class CrashWorld:
         async def on_quote(trigger: Quote, tx: Transaction) -> int:
             return add(tx, "quotes", await tx.acall(quote_async, trigger.number))
 
-        async def quote_async(number: int) -> int:
+        async def quote_async(number: int, about: int = 0) -> int:
             return quote(number)
+
+        @system.on(Advise, sequence="completion")
+        async def on_advise(trigger: Advise, tx: Transaction) -> int:
+            seen = tx.peek(numbers).get(trigger.key, Number()).n
+            await tx.acall(quote_async, trigger.number, seen)
+            await tx.acall(quote_async, trigger.number + 1, seen)
+            return add(tx, trigger.key)
+
+        @system.on(Inquire, sequence="completion")
+        def on_inquire(trigger: Inquire, tx: Transaction) -> int:
+            read = tx[numbers].get(trigger.key, Number()).n
+            tx.call(quote, trigger.number, read % 3)
+            return add(tx, trigger.key)
 
         @system.on(Flaky, retry=Retry(3, backoff=0.001))
         def on_flaky(trigger: Flaky, tx: Transaction) -> int:
@@ -181,7 +208,8 @@ class CrashWorld:
             key = str(chance.randrange(KEYS))
             trigger: Trigger[Any] = chance.choice(
                 [Add(key=key), Add(key=key), AddSlowly(key=key), Order(number=number), Quote(number=number),
-                 Flaky(key=key), Put(value=chance.randrange(10))]
+                 Flaky(key=key), Put(value=chance.randrange(10)), Advise(key=key, number=number),
+                 Inquire(key=key, number=number)]
             )  # fmt: skip
             self.submissions.append(self.system.submit(trigger))
 
@@ -200,7 +228,9 @@ class CrashWorld:
         system = self.system
         records = sorted(system.commits(limit=10_000), key=lambda record: record.seq)
         assert [record.seq for record in records] == list(range(1, len(records) + 1)), "one record for every seq"
-        assert len({record.run for record in records}) == len(records), "one record for every run"
+        ended = [record.run for record in records if record.state is not State.DEFERRED]
+        assert len(set(ended)) == len(ended), "one record that ends it for every run"
+        assert {record.run for record in records} == set(ended)
         numbers: Counter[str] = Counter()
         for record in records:
             kind, fields = record.trigger.type, cast("dict[str, Any]", record.trigger.payload)
@@ -212,9 +242,9 @@ class CrashWorld:
                 assert record.result == numbers[key], "what serial execution gives"
         by_seq = {record.seq: record for record in records}
         for submission, result in zip(self.submissions, results, strict=True):
-            ended = by_seq[submission.seq]  # type: ignore[index]
-            expected = {State.COMMITTED: ended.result, State.FAILED: HandlerFailed, State.REJECTED: Rejected}
-            assert result == expected[ended.state]
+            last = by_seq[submission.seq]  # type: ignore[index]
+            expected = {State.COMMITTED: last.result, State.FAILED: HandlerFailed, State.REJECTED: Rejected}
+            assert result == expected[last.state]
         snapshot = system.snapshot()
         acknowledged = numbers.pop("acknowledged", 0)
         assert {key: value.n for key, value in snapshot[self.numbers].items()} == dict(numbers)
@@ -229,12 +259,12 @@ class CrashWorld:
         assert all(count <= 1 + journal_crashes for count in self.calls.values()), "a call is not repeated"
         stats = system.stats()
         assert sum(stats.state_counts.values()) == len(records)
-        assert (stats.queued, stats.in_flight, stats.effects_through) == (0, 0, len(records))
+        assert (stats.queued, stats.in_flight, stats.outside, stats.effects_through) == (0, 0, 0, len(records))
 
 
 def added(kind: str, fields: dict[str, Any]) -> tuple[str, int]:
     """What a trigger adds to which key."""
-    if kind in ("Add", "AddSlowly", "Flaky"):
+    if kind in ("Add", "AddSlowly", "Flaky", "Advise", "Inquire"):
         return fields["key"], 1
     if kind == "Quote":
         return "quotes", fields["number"]

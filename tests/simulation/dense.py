@@ -28,16 +28,19 @@ __all__ = ["dense_case"]
 PRIORITIES = (Priority.NORMAL,) * 6 + (Priority.URGENT, Priority.LOW)
 
 
-def dense_case(seed: int, triggers: int = 40) -> Case:
-    """The case of an integer."""
+def dense_case(seed: int, triggers: int = 40, agents: float = 0.0) -> Case:
+    """The case of an integer; `agents` is the share of triggers that get their seq when they are done, and may ask."""
     rng = random.Random(seed)
+    declaring = rng.choice((0, 0, 0.3, 0.7, 0.95, 1))
     hot = tuple(rng.sample(KEYS, rng.choice((1, 2, 3))))
     submitted = tuple(
         Submitted(
-            steps=dense_program(rng, hot),
+            steps=dense_program(rng, hot, asks=agents > 0),
             is_async=rng.random() < 0.6,
+            by_completion=agents > 0 and rng.random() < agents,
             priority=rng.choice(PRIORITIES),
             gap=rng.choice((0, 0, 0, 0, 0, 0, 2, 20)),
+            declares=tuple(rng.sample(KEYS, rng.choice((1, 1, 2, 3)))) if rng.random() < declaring else None,
         )
         for _ in range(rng.randint(triggers // 2, triggers))
     )
@@ -52,9 +55,15 @@ def dense_case(seed: int, triggers: int = 40) -> Case:
     return Case(stores, submitted, threads=rng.randint(2, 8), horizon=rng.choice((None, None, None, 5, 1)))
 
 
-def dense_program(rng: random.Random, hot: tuple[str, ...]) -> Steps:
+def dense_program(rng: random.Random, hot: tuple[str, ...], *, asks: bool = False) -> Steps:
     """A few steps; most end by writing what they have read."""
     steps = [dense_step(rng, hot, 2) for _ in range(rng.randint(1, 5))]
+    if asks:
+        for _ in range(rng.choice((0, 1, 2))):
+            asked: Step = rng.choice((("ask", 1), ("ask", 3), ("ask", 100), ("glance", "items", rng.choice(hot))))
+            steps.insert(rng.randint(0, len(steps)), asked)
+        if rng.random() < 0.3:
+            steps.append(rng.choice((("moved", "items", rng.choice(hot)), ("moved_field", "sheet", "a"))))
     if rng.random() < 0.06:
         names = tuple(rng.sample(("items", "loose", "sheet", "account"), rng.choice((1, 2))))
         steps = [step for step in steps if step[0] in ("get", "has", "scan", "length", "pause", "field", "value")]

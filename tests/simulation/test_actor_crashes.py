@@ -33,10 +33,11 @@ SEEDS_PER_TEST = 65
 STEPS_MAX = 200_000  # Far more than it takes: what is never answered fails soon.
 
 TARGETS: dict[type[Actor], tuple[str, ...]] = {
-    Sequencer: ("actors/sequencer/actor.py", "actors/sequencer/waiting.py", "actors/sequencer/window.py"),
+    Sequencer: ("actors/sequencer/actor.py", "actors/sequencer/waiting.py", "actors/sequencer/window.py",
+                "actors/sequencer/outside.py"),
     Committer: ("actors/committer/actor.py", "actors/committer/state.py", "actors/committer/history.py",
-                "actors/committer/stalls.py"),
-    Coordinator: ("actors/coordinator.py",),
+                "actors/committer/stalls.py", "actors/committer/aged.py", "actors/deferrals.py"),
+    Coordinator: ("actors/coordinator.py", "actors/completion.py", "actors/deferrals.py"),
     StoreCell: ("actors/stores/cell.py",),
     Effects: ("actors/effects/actor.py",),
     Journal: ("actors/journal/actor.py", "actors/journal/open_runs.py"),
@@ -171,7 +172,7 @@ def states_of(system: Supervisor) -> dict[str, dict[str, Any]]:
 def at_rest(system: Supervisor) -> bool:
     stats = system.stats()
     through = (stats.committed_through, stats.durable_through, stats.effects_through)
-    return not (stats.queued or stats.in_flight or stats.retries_waiting) and len(set(through)) == 1
+    return not (stats.queued or stats.in_flight or stats.outside or stats.retries_waiting) and len(set(through)) == 1
 
 
 @pytest.mark.parametrize(("kind", "journal", "first"), [*SEEDED, *EFFECTS_AGAIN])

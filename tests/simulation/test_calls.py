@@ -28,6 +28,7 @@ SEEDS_PER_TEST = 20
 RUNS = 12
 KEYS = ("a", "b")
 LIVES_MAX = 40
+SEQUENCES = ["arrival", "completion"]
 
 
 class Note(Record):
@@ -82,8 +83,9 @@ class Mortal(SimulatedDispatchers):
 class World:
     """What is outside, in all lives of the process, with the journal that it looks into."""
 
-    def __init__(self, backend: Checked | None) -> None:
+    def __init__(self, backend: Checked | None, sequence: Any = "arrival") -> None:
         self.backend = backend
+        self.sequence = sequence
         self.life = 0
         self.made: dict[str, list[int]] = {}  # By call id, the lives in which it was made.
         self.arguments: dict[str, Any] = {}
@@ -208,7 +210,7 @@ def make_system(system: Supervisor, world: World) -> StoreRef[CollectionView[Not
     QUESTIONS[id(world)] = Questions(world)
     notes = system.store("notes", Collection(Note))
 
-    @system.on(Consult, deadline=WAIT_S)
+    @system.on(Consult, deadline=WAIT_S, sequence=world.sequence)
     def consult(trigger: Consult, tx: Transaction) -> str:
         me, inputs = world.begin(tx, trigger.key, notes)
         note = tx[notes].get(trigger.key, Note())
@@ -217,7 +219,7 @@ def make_system(system: Supervisor, world: World) -> StoreRef[CollectionView[Not
         tx[notes][trigger.key] = Note(count=note.count + 1, text=f"{first}{second}")
         return f"{first} {second}"
 
-    @system.on(ConsultAtOnce, deadline=1000 * WAIT_S)
+    @system.on(ConsultAtOnce, deadline=1000 * WAIT_S, sequence=world.sequence)
     async def consult_at_once(trigger: ConsultAtOnce, tx: Transaction) -> str:
         me, inputs = world.begin(tx, trigger.key, notes)
         note = tx[notes].get(trigger.key, Note())
@@ -270,21 +272,27 @@ def live_once(system: Supervisor, world: World) -> None:
 
 @pytest.mark.parametrize("first", range(0, 40, SEEDS_PER_TEST))
 @pytest.mark.parametrize("journaled", [False, True])
-def test_a_call_is_made_once_however_often_its_run_executes_under_seeds_from(journaled: bool, first: int) -> None:
+@pytest.mark.parametrize("sequence", SEQUENCES)
+def test_a_call_is_made_once_however_often_its_run_executes_under_seeds_from(
+    sequence: str, journaled: bool, first: int
+) -> None:
     conflicts = 0
     for seed in range(first, first + SEEDS_PER_TEST):
         backend = journal_of(seed) if journaled else None
         system = simulated(seed, journal=backend)
-        live_once(system, World(backend))
+        live_once(system, World(backend, sequence))
         conflicts += system.stats().conflicts
     assert conflicts, "nothing was executed twice: the test shows nothing"
 
 
 @pytest.mark.parametrize("journal", ["none", "memory", "sqlite"])
-def test_a_call_is_made_once_however_often_its_run_executes_on_threads(journal: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("sequence", SEQUENCES)
+def test_a_call_is_made_once_however_often_its_run_executes_on_threads(
+    sequence: str, journal: str, tmp_path: Path
+) -> None:
     for number in range(5):
         backend = journal_at(journal, tmp_path / f"{number}.db")
-        live_once(Supervisor(backend, settings={"threads": 3}), World(backend))
+        live_once(Supervisor(backend, settings={"threads": 3}), World(backend, sequence))
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -320,15 +328,16 @@ def live(backend: CheckedMemory, world: World, seed: int, steps: int | None) -> 
 
 
 @pytest.mark.parametrize("first", range(0, 100, SEEDS_PER_TEST))
+@pytest.mark.parametrize("sequence", SEQUENCES)
 def test_only_the_calls_in_flight_at_a_death_are_made_once_more_with_their_ids_under_seeds_from(
-    first: int, monkeypatch: pytest.MonkeyPatch
+    sequence: str, first: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made_again = 0
     for seed in range(first, first + SEEDS_PER_TEST):
         chance = random.Random(seed)
         monkeypatch.setattr(actor, "CHECKPOINT_BYTES_MIN", chance.choice([500, 4_000, 1 << 20]))
         backend = journal_of(seed)
-        world = World(backend)
+        world = World(backend, sequence)
         for life in range(LIVES_MAX):
             world.life = life
             steps = chance.randrange(1, 500) if life < LIVES_MAX - 1 else None

@@ -23,6 +23,26 @@ def test_dense_programs_under_seeds_from(first: int) -> None:
             raise
 
 
+@pytest.mark.parametrize("first", range(0, int(1000 * FACTOR), SEEDS_PER_TEST))
+def test_dense_programs_of_which_half_get_their_seq_when_they_are_done_under_seeds_from(first: int) -> None:
+    for seed in range(first, first + SEEDS_PER_TEST):
+        try:
+            run_simulated(dense_case(2_000_000 + seed, agents=0.5), seed)
+        except Exception as error:
+            error.add_note(f"case {2_000_000 + seed}, seed {seed}")
+            raise
+
+
+@pytest.mark.parametrize("first", range(0, int(100 * FACTOR), SEEDS_PER_TEST))
+def test_dense_programs_of_which_half_get_their_seq_when_they_are_done_on_real_threads_from(first: int) -> None:
+    for seed in range(first, first + SEEDS_PER_TEST):
+        try:
+            run_threaded(dense_case(3_000_000 + seed, agents=0.5))
+        except Exception as error:
+            error.add_note(f"case {3_000_000 + seed}")
+            raise
+
+
 @pytest.mark.parametrize("first", range(0, int(150 * FACTOR), SEEDS_PER_TEST))
 def test_dense_programs_on_real_threads_from(first: int) -> None:
     for seed in range(first, first + SEEDS_PER_TEST):

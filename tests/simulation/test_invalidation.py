@@ -169,7 +169,7 @@ class FakeAttempt:
     snapshot_index = 0
 
     def __init__(self, seq: int, key: str, log: list[int]) -> None:
-        self.seq = seq
+        self.seq = self.rank = seq
         self.key = key
         self.log = log
 
@@ -193,6 +193,7 @@ def test_the_watch_survives_that_its_last_reader_leaves_while_it_looks() -> None
         def __init__(self, index: int, writes: Any) -> None:
             self.index = index
             self.writes = writes
+            self.overtakers = ()
             self.successor: Link | None = None
 
         @property
@@ -228,6 +229,6 @@ def test_attempts_are_invalidated_in_seq_order_whatever_the_order_of_the_keys() 
     for seq in (5, 3, 9, 1, 7):
         watch.add(0, f"key{seq}", FakeAttempt(seq, f"key{seq}", log))
     watch.add(0, None, FakeAttempt(4, "key9", log))
-    watch.published(board.publish(1, (None,), {0: [f"key{seq}" for seq in (9, 7, 5, 3, 1)]}))
+    watch.published(board.publish(Publication(1, 1, (None,), {0: [f"key{seq}" for seq in (9, 7, 5, 3, 1)]})))
     scheduled[0]()
     assert log == [1, 3, 4, 5, 7, 9]

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from seqtor import Aborted, Collection, Record, State
 from seqtor.actors.committer import CommitOrder
+from seqtor.actors.publications import Publication
 from seqtor.actors.stores import StoreRef
 from seqtor.messages import CommitRun, StoreAccess, Write
 
@@ -41,7 +42,8 @@ class Reading:
 def order_of(executing: dict[int, Any] | None = None, *, judged: bool = False) -> CommitOrder:
     spec: Any = Collection(Number, invariants=[lambda state: True] if judged else [])
     ref: Any = StoreRef("numbers", 0, spec, lambda store: 0)
-    return CommitOrder([ref], [spec.build().recover(None)], 1, 100, {} if executing is None else executing)
+    told = Publication(0, 0, (spec.build().recover(None),), {})
+    return CommitOrder([ref], told, 1, 100, {} if executing is None else executing)
 
 
 def intent(
@@ -54,7 +56,7 @@ def intent(
     fields: dict[str, Any] = {
         "run": f"run {seq}", "submission": Submission(), "seq": seq, "attempt": attempt, "epoch": 1,
         "snapshot_seq": snapshot, "first_snapshot_seq": 0, "outcome": State.COMMITTED, "accesses": (access,),
-        "released": None, "result": seq, "error": None, "handler_s": 0.0, "deadline_s": 1.0,
+        "released": None, "result": seq, "error": None, "handler_s": 0.0, "deadline_s": 1.0, "seen": (),
     }  # fmt: skip
     return CommitRun(**{**fields, **changes})
 

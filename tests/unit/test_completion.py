@@ -13,6 +13,7 @@ import pytest
 from seqtor import (
     Access,
     Bundle,
+    Cancelled,
     Collection,
     DeadlineExceeded,
     HandlerFailed,
@@ -279,6 +280,7 @@ def test_after_so_many_deferrals_it_ends_as_failed_and_says_what_to_change() -> 
         assert system.stats().state_counts[State.DEFERRED] == DEFERRALS_MAX
         (letter,) = system.dead_letters()
         assert letter.seq == submission.seq
+        assert system.verify().skipped == {"deferred": DEFERRALS_MAX + 1}
     assert max(desk.asked.values()) == 1
 
 
@@ -412,7 +414,7 @@ def test_an_abort_of_an_agent_with_a_seq_ends_it() -> None:
         assert submission.state is State.ABORTED
 
 
-def test_a_withdrawn_run_ends_what_executes_it_and_leaves_no_seq() -> None:
+def test_an_agent_that_is_cancelled_outside_ends_what_executes_it_and_leaves_no_seq() -> None:
     desk = make_desk()
     left: list[str] = []
 
@@ -425,17 +427,15 @@ def test_a_withdrawn_run_ends_what_executes_it_and_leaves_no_seq() -> None:
     desk.agent(consult)
     with desk.system as system:
         submission = desk.consult()
-        system.ask(Tick())
-        running: Any = system._running
-        sequencer = running._path.sequencer
-        assert sequencer.withdraw(submission)
-        assert not sequencer.withdraw(submission)
+        assert submission.cancel()
+        assert submission.cancel()
         desk.driver.run_to_rest()
         assert left == ["price"]
-        submission.settle(State.CANCELLED, lambda: ValueError("cancelled"))
-        submission.answer([])
+        with pytest.raises(Cancelled):
+            submission.result()
         assert system.stats().outside == 0
-        assert system.ask(Tick()) == 2
+        assert system.ask(Tick()) == 1
+        assert submission.seq is None
 
 
 class Log(StoreActor[tuple[str, ...], Any]):

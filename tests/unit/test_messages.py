@@ -25,7 +25,7 @@ MODULES = [importlib.import_module(f"seqtor.messages.{each.name}") for each in p
 # What messages and answers are made of; sent by nobody on its own.
 PARTS = {
     "AttemptConflict", "Checkpoint", "Commit", "CommitIntent", "ConflictReport", "DeadLetterRecord", "EndedRun", "HotKey",
-    "Mutable", "Pair", "Released", "RunRecord", "Stats", "StoreAccess", "Write",
+    "Mutable", "Pair", "Released", "RunRecord", "Stats", "StoreAccess", "Wait", "Write",
 }  # fmt: skip
 CHANGEABLE = {
     "CommitRun.accesses.keys": "the attempt's own read set, handed over at its end and written by nobody since",
