@@ -567,7 +567,8 @@ class Coordinator(Actor):
             submission.sequenced_at = submission.origin.now
             run.resume(self._ledger.resumed[submission.id])
         submission.run = run  # Only now: a core that is restarted takes over what this one has.
-        self._ledger.resumed.pop(submission.id, None)  # It holds what was published since the start.
+        if self._ledger.resumed:
+            self._ledger.resumed.pop(submission.id, None)  # It holds what was published since the start.
         return run.prepare(attempt)
 
     def _make(self, submission: Submission[Any], outside: bool) -> Run:

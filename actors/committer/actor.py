@@ -97,7 +97,9 @@ class Committer(Actor):
         self.cells: tuple[Mailbox, ...]
 
     def on_commit_run(self, message: CommitRun) -> None:
-        self._note_refusal(message, self._order.offer(message))
+        refusal = self._order.offer(message)
+        if refusal is not None:
+            self._note_refusal(message, refusal)
 
     def on_commit_outside(self, message: CommitOutside) -> None:
         self._note_refusal(message.intent, self._order.offer_outside(message.intent, message.pinned))

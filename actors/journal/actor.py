@@ -272,8 +272,9 @@ class Journal(Actor):
                 previous = ended.seq
                 size += len(body)
                 submission = ended.submission
-                if self._intake.pop(submission.id, None) is None:
-                    self._open.submissions.pop(submission.id, None)
+                run = submission.id
+                if self._intake.pop(run, None) is None:
+                    self._open.submissions.pop(run, None)
                 if submission.origin is not None:
                     keys += _key_of(ended)
         bound = self._bind_overtaken() if self._overtaken else ()
