@@ -36,7 +36,7 @@ from seqtor import (
 from seqtor.actors.processes.remote import LOOK_S
 from seqtor.messages import Checkpoint
 
-__all__ = ["CARRIED_OUT", "Act", "Awkward", "Doors", "InThread", "Item", "Note", "Sheet", "Works", "make_works"]
+__all__ = ["CARRIED_OUT", "HERE", "Act", "Awkward", "Doors", "InThread", "Item", "Note", "Sheet", "Works", "make_works"]
 
 WAIT_S = 30.0
 
@@ -135,14 +135,14 @@ CARRIED_OUT: list[tuple[str, str]] = []
 
 def make_works(
     *args: Any, executor: str = "process", items: dict[str, Item] | None = None, deadline: float | None = None,
-    settings: dict[str, Any] | None = None, **options: Any,
+    settings: dict[str, Any] | None = None, writes: Any = None, **options: Any,
 ) -> Works:  # fmt: skip
     """A system on which `Act` is executed as asked."""
     system = Supervisor(*args, settings={"processes": 1, **(settings or {})}, **options)
     works = Works(system, {"a": Item(n=1), "b": Item(n=2)} if items is None else items)
     HERE[:] = [works]
-    system.on(Act, executor=executor, deadline=deadline)(act)  # type: ignore[arg-type]
-    system.on(InThread)(act)
+    system.on(Act, executor=executor, deadline=deadline, writes=writes)(act)  # type: ignore[arg-type]
+    system.on(InThread, writes=writes)(act)
     system.on(Note)(note)
     system.effect("carry_out")(carry_out)
     return works
@@ -409,6 +409,26 @@ def compute(trigger: Any, tx: Transaction) -> int:
     return rounds
 
 
+def hold(trigger: Any, tx: Transaction) -> None:
+    pass_through(trigger.path)
+    put(trigger, tx)
+
+
+def copy_b(trigger: Any, tx: Transaction) -> dict[str, Any]:
+    """What `b` is, in all ways to look at it; under the trigger's own key, too."""
+    works = HERE[0]
+    items = tx[works.items]
+    n = items["b"].n
+    items[trigger.text] = Item(n=n)
+    scanned = [value.n for key, value in items.scan(prefix="b")]
+    return {"read": n, "scanned": scanned, "int": tx[works.ints].get("b"), "peek": tx.peek(works.items)["b"].n}
+
+
+def put_both(trigger: Any, tx: Transaction) -> None:
+    put(trigger, tx)
+    put_int(trigger, tx)
+
+
 def tell(trigger: Any, tx: Transaction) -> None:
     pass_through(trigger.path)
     for number in range(3):
@@ -509,9 +529,9 @@ VERBS = {
     function.__name__: function
     for function in (
         call_and_die, everything, low_level, add, increment, put, put_int, get_int, at_doors, call,
-        call_and_fail, call_and_exit, call_with_tx, die, die_once, spin, where, compute, reject, tell, fail,
-        fail_awkwardly, fail_locally, leave, interrupt, return_local, write_local, verbs_of_the_system,
-        wrong_store, wrong_trigger, wrong_effect, read_three, read_all, read_some,
+        call_and_fail, call_and_exit, call_with_tx, die, die_once, spin, where, compute, reject, tell, hold,
+        copy_b, put_both, fail, fail_awkwardly, fail_locally, leave, interrupt, return_local, write_local,
+        verbs_of_the_system, wrong_store, wrong_trigger, wrong_effect, read_three, read_all, read_some,
     )
 }  # fmt: skip
 

@@ -162,10 +162,12 @@ class Answering:
         return number, forgotten, must_send, portable_state(ref.spec, state) if must_send else None
 
     def _state(self, store: int, which: int) -> Any:
+        """What the views read, which own reads track, or what `peek` shows."""
         transaction = self._transaction
+        if which == BASE:
+            return transaction._access(self._run.context.stores[store]).base
         transaction.check()
-        snapshot = transaction._snapshot if which == BASE else transaction._first_snapshot
-        return snapshot.states[store]
+        return transaction._first_snapshot.states[store]
 
     # Releasing and calling ---------------------------------------------------------------------------------------------
 

@@ -17,6 +17,7 @@ import pytest
 from seqtor import (
     Aborted,
     DeadlineExceeded,
+    FootprintViolation,
     HandlerFailed,
     RecordedFailure,
     RegistrationError,
@@ -29,7 +30,7 @@ from seqtor.actors.committer import CommitOrder
 from seqtor.actors.processes.answering import Answering
 from seqtor.actors.processes.process import WorkerProcess
 from seqtor.actors.processes.wire import Link
-from tests.process_programs import CARRIED_OUT, Act, Awkward, Doors, InThread, Item, Note, Works, make_works
+from tests.process_programs import CARRIED_OUT, HERE, Act, Awkward, Doors, InThread, Item, Note, Works, make_works
 from tests.programs import Gate, simulated
 
 WAIT_S = 60.0
@@ -501,3 +502,45 @@ def test_the_core_goes_on_after_a_crash_and_the_run_in_a_process_executes_again(
         doors.open()
         assert run.result(WAIT_S) == 1
         assert run.seq == 1
+
+
+# With other options ----------------------------------------------------------------------------------------------------
+
+
+def test_a_declared_footprint_holds_in_a_worker_process_too() -> None:
+    works = make_works(writes=lambda trigger: [(HERE[0].items, trigger.text)])
+    with works.system:
+        runs = [submit(works, "add", "a", 1) for _ in range(5)]
+        assert [run.result(WAIT_S) for run in runs] == [2, 3, 4, 5, 6]
+        assert all(works.system.record(run.seq or 0).attempts == 1 for run in runs), "each waits for the one before it"
+        with pytest.raises(FootprintViolation):
+            ask(works, "low_level", "a")
+        assert works.system.verify().executed == 6
+
+
+@pytest.mark.parametrize("executor", ["process", "thread"])
+def test_a_run_that_was_overtaken_reads_the_state_as_of_its_own_place(executor: str, doors: Doors) -> None:
+    works = make_works(
+        executor=executor,
+        writes=lambda trigger: [
+            HERE[0].ints if store == "ints" else (HERE[0].items, store) for store in keys_of(trigger)
+        ],
+    )
+    with works.system:
+        first = works.system.submit(InThread(verb="hold", text="a", number=7, path=str(doors.folder)))
+        doors.await_arrival()
+        second = submit(works, "copy_b", "a")  # Waits for the first: both write the same key.
+        third = submit(works, "put_both", "b", 50)
+        third.result(WAIT_S)
+        fourth = submit(works, "copy_b", "c")  # Sees what has overtaken, for it is behind that.
+        assert fourth.result(WAIT_S) == {"read": 50, "scanned": [50], "int": 50, "peek": 2}
+        doors.open()
+        assert second.result(WAIT_S) == {"read": 2, "scanned": [2], "int": 0, "peek": 2}
+        first.result(WAIT_S)
+        assert works.system.snapshot()[works.items]["b"].n == 50
+        doors.take_away()
+        assert works.system.verify().executed == 4
+
+
+def keys_of(trigger: Any) -> list[str]:
+    return [trigger.text, "ints"] if trigger.verb == "put_both" else [trigger.text]
