@@ -5,6 +5,7 @@ Owns the system and what must hold of it at the end, however often actors have c
 
 from __future__ import annotations
 
+import asyncio
 import random
 import threading
 from collections import Counter
@@ -156,8 +157,10 @@ class CrashWorld:
         def on_add(trigger: Add, tx: Transaction) -> int:
             return add(tx, trigger.key)
 
-        @system.on(AddSlowly)
+        # Declared, so that others overtake them while they wait.
+        @system.on(AddSlowly, writes=lambda trigger: [(numbers, trigger.key)])
         async def on_add_slowly(trigger: AddSlowly, tx: Transaction) -> int:
+            await asyncio.sleep(0.003)
             return add(tx, trigger.key)
 
         @system.on(Order)
@@ -169,7 +172,7 @@ class CrashWorld:
         def on_acknowledged(trigger: Acknowledged, tx: Transaction) -> None:
             tx[acknowledged].increment(str(trigger.number), n=1)
 
-        @system.on(Quote)
+        @system.on(Quote, writes=lambda trigger: [(numbers, "quotes")])
         async def on_quote(trigger: Quote, tx: Transaction) -> int:
             return add(tx, "quotes", await tx.acall(quote_async, trigger.number))
 
