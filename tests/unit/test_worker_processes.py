@@ -248,7 +248,7 @@ def test_the_state_of_a_custom_store_crosses_once_per_version(monkeypatch: pytes
 def test_what_is_read_conflicts_as_in_a_thread(read: str, write: Act, conflicts: bool, when: str, doors: Doors) -> None:
     if when == "afterwards":  # The attempt finishes, and waits for its turn with what it has read.
         doors.take_away()
-    works = make_works(settings={"processes": 2})
+    works = make_works()
     gate = Gate()
 
     def first(trigger: Note, tx: Any) -> Any:
