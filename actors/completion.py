@@ -47,7 +47,10 @@ class Pinned(Publication):
 
 def pin(publication: Publication) -> Pinned:
     """A copy to hold on to."""
-    pinned = Pinned(publication.index, publication.seq, publication.states, {}, publication.ahead, publication.newest)
+    pinned = Pinned(
+        publication.index, publication.seq, publication.states, {}, publication.ahead, publication.newest, (),
+        publication.ahead_last,
+    )  # fmt: skip
     # Only one from before this process has a successor that stands for all that was written up to the start.
     older = publication.index < 0 and publication.next is not None
     pinned.written = publication.next.writes if older else {}  # type: ignore[union-attr]

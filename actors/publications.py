@@ -32,12 +32,13 @@ NOTHING_AHEAD: Ahead = Map()
 class Publication:
     """All stores' states after `seq`, through which everything has ended, and the keys that changed, by store.
 
-    `ahead` are the commits that have overtaken, `newest` the states with them in it: what a seq above them all sees.
+    `ahead` are the commits that have overtaken, the highest at `ahead_last`; `newest` are the states with them in it: what a
+    seq above them all sees. Nearly all do, and tens of thousands may be ahead: so nobody has to look through them.
     `writes` are the keys that runs up to `seq` have changed since the publication before, `overtakers` the same of each run
     that has overtaken since. `next` is the publication after this one, None while this is the newest.
     """
 
-    __slots__ = ("ahead", "index", "newest", "next", "overtakers", "seq", "states", "writes")
+    __slots__ = ("ahead", "ahead_last", "index", "newest", "next", "overtakers", "seq", "states", "writes")
 
     def __init__(
         self,
@@ -48,12 +49,14 @@ class Publication:
         ahead: Ahead = NOTHING_AHEAD,
         newest: tuple[Any, ...] | None = None,
         overtakers: Sequence[tuple[int, Mapping[int, Collection[str]]]] = (),
+        ahead_last: int = 0,
     ) -> None:
         self.index = index
         self.seq = seq
         self.states = states
         self.writes = writes
         self.ahead = ahead
+        self.ahead_last = max(ahead) if ahead and not ahead_last else ahead_last
         self.newest = states if newest is None else newest
         self.overtakers = overtakers
         self.next: Publication | None = None

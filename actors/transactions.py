@@ -540,7 +540,7 @@ class Transaction:
         if access is None:
             snapshot = self._snapshot
             state, ahead = snapshot.newest[index], snapshot.ahead
-            if ahead:  # Some have overtaken others, perhaps this one.
+            if ahead and self.rank <= snapshot.ahead_last:  # Some have overtaken others, perhaps this one.
                 state = state_below(snapshot.states[index], ahead, state, self.rank, index, store.spec)
             access = self._accesses[index] = Access(self, index, state, store.spec.fold)
         return access

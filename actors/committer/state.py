@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Mapping, Sequence
+from operator import itemgetter
 from typing import Any
 
 from seqtor.actors.committer.aged import renewed
@@ -93,6 +94,7 @@ class CommitOrder:
         self._by_key = tuple(ref.spec.by_key for ref in stores)
         self.states = list(told.states)  # As of next_seq - 1.
         self.ahead: Ahead = told.ahead  # Those that have overtaken `next_seq`.
+        self._ahead_last = told.ahead_last  # The highest of them, while there are any.
         self._newest = list(told.newest) if told.ahead else self.states  # With what they have written.
         self.epoch = epoch
         self.next_seq = committed_through + 1
@@ -176,15 +178,18 @@ class CommitOrder:
         if not self.ahead and not self._overtakers:
             return Publication(index, self.next_seq - 1, states, written)
         overtakers, self._overtakers = tuple(self._overtakers), []
-        newest = tuple(self._newest) if self.ahead else states
-        return Publication(index, self.next_seq - 1, states, written, self.ahead, newest, overtakers)
+        if not self.ahead:
+            return Publication(index, self.next_seq - 1, states, written, overtakers=overtakers)
+        return Publication(
+            index, self.next_seq - 1, states, written, self.ahead, tuple(self._newest), overtakers, self._ahead_last
+        )
 
     def overtaken(self) -> tuple[tuple[int, Any], ...]:
         """The un-ended runs below one that has ended, lowest seq first: seq and submission."""
         if not self.ahead:
             return ()
-        last = max(self.ahead)
-        return tuple([(seq, self._submissions[seq]) for seq in range(self.next_seq, last) if seq not in self.ahead])
+        last = self._ahead_last  # Who is below it and has not ended has declared what it writes.
+        return tuple(sorted([each for each in self._submissions.items() if each[0] < last], key=itemgetter(0)))
 
     def take_ended(self) -> tuple[list[EndedRun], set[int]]:
         """Hand over the runs that ended since the last time, and the stores that changed."""
@@ -579,6 +584,7 @@ class CommitOrder:
         self.ended_count += 1
         if seq != self.next_seq:
             self.ahead = self.ahead.set(seq, changes)
+            self._ahead_last = max(self._ahead_last, seq)
         elif self.ahead:
             self.next_seq = seq + 1
             self._catch_up()
