@@ -292,6 +292,8 @@ class Coordinator(Actor):
                 conflicts += len(ended.conflicts)
                 self._count_conflicts(submission, ended)
             states[ended.state] += 1
+            if submission.origin is not None and submission.origin.absorbed and submission.origin.retry is None:
+                states[State.COALESCED] += len(submission.absorbed)
             if ended.state is State.COMMITTED:
                 if ended.released is not None and ended.released.submissions:
                     ledger.causes[ended.seq] = tuple([released.id for released in ended.released.submissions])
@@ -375,6 +377,9 @@ class Coordinator(Actor):
     def _note_failure(self, ended: EndedRun) -> None:
         """Before its caller is answered: let the run that follows wait for its backoff, or note the dead letter."""
         self._ledger.aborting.pop(ended.seq, None)
+        submission = ended.submission
+        if submission.origin is not None and submission.origin.merging:
+            submission.intake.split(submission)  # It ended before it was merged.
         if ended.state in DEAD_STATES:
             self._ledger.dead_letters.add(ended)
         elif ended.released is not None and ended.released.retry is not None:

@@ -16,6 +16,7 @@ from typing import Any
 
 from pydantic_core import PydanticSerializationError, to_json
 
+from seqtor.actors.coalescing import merging, require_coalesce
 from seqtor.actors.footprints import FootprintOf
 from seqtor.actors.journal.encoding import model_json
 from seqtor.actors.processes.importable import is_in_process
@@ -56,12 +57,14 @@ class Handler:
 
     __slots__ = (
         "by_completion",
+        "coalesce",
         "comes_back",
         "deadline_s",
         "footprint",
         "function",
         "has_event_time",
         "is_async",
+        "merge",
         "name",
         "number",
         "place",
@@ -86,8 +89,12 @@ class Handler:
         by_completion: bool = False,
         rate: float | None = None,
         footprint: FootprintOf | None = None,
+        coalesce: Callable[[Any], Any] | None = None,
+        merge: Callable[[Any, Any], Any] | None = None,
     ) -> None:
         self.retry = retry
+        self.coalesce = coalesce
+        self.merge = merge
         self.rate = rate
         self.footprint = footprint
         self.by_completion = by_completion  # Its runs get their seq when they have finished.
@@ -104,6 +111,8 @@ class Handler:
         self.place = IN_PROCESS if in_process else ON_LOOP if self.is_async else ON_POOL
         if by_completion:
             self.place = OUTSIDE
+        if merge is not None:
+            self.function = merging(function, merge, is_async=self.is_async)
         chosen = priority if priority is not None else trigger_type.priority
         self.priority = int(Priority.NORMAL if chosen is None else chosen)
         self.deadline_s = deadline_s
@@ -192,6 +201,8 @@ def make_handler(
     sequence: str = ARRIVAL,
     rate: float | None = None,
     footprint: FootprintOf | None = None,
+    coalesce: Callable[[Any], Any] | None = None,
+    merge: Callable[[Any, Any], Any] | None = None,
 ) -> Handler:
     """Check and make a handler; raises RegistrationError that says what to change."""
     require_trigger_type(trigger_type)
@@ -229,11 +240,18 @@ def make_handler(
             f'the handler of {trigger_type.__name__} has sequence="completion" and executor="process", which do not go '
             "together: an agent waits most of the time; let it call what computes, in a process of its own, with tx.call"
         )
+    if coalesce is not None or merge is not None:
+        name, in_process = trigger_type.__name__, executor == "process"
+        require_coalesce(coalesce, merge, name, by_completion=by_completion, in_process=in_process)
+    if merge is not None and footprint is not None:
+        raise RegistrationError(
+            f"the handler of {trigger_type.__name__} has merge= and writes=, which do not go together: what is declared for "
+            "each of the merged triggers says nothing of what they are merged to"
+        )
     return Handler(
         trigger_type, function, priority=priority, deadline_s=deadline_s, version=version,
         retry=None if retry is None or retry.max_runs == 1 else retry, executor=executor, by_completion=by_completion,
-        rate=require_rate(rate, trigger_type.__name__),
-        footprint=footprint,
+        rate=require_rate(rate, trigger_type.__name__), footprint=footprint, coalesce=coalesce, merge=merge,
     )  # fmt: skip
 
 

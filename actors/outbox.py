@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from seqtor.actors.coalescing import key_of
 from seqtor.actors.footprints import declare
 from seqtor.actors.not_before import NotBefore
 from seqtor.actors.submissions import Origin, Submission, require_key
@@ -48,7 +49,8 @@ class Outbox:
         moment = parent.sequenced_at
         index = len(self.submissions) + 1
         due = None if not_before is None else not_before.due(moment)
-        origin = Origin(f"{parent.id}.{index}", require_key(key), parent.id, due=due)
+        coalesce = None if handler.coalesce is None else key_of(checked, handler, key)
+        origin = Origin(f"{parent.id}.{index}", require_key(key), parent.id, due=due, coalesce=coalesce)
         event_time = (moment if due is None else due) if own_time is None else own_time
         submission: Submission[Any] = Submission(
             parent._intake, index, checked, handler, chosen, event_time, moment, origin

@@ -47,7 +47,10 @@ class Retrying:
         due = self._clock.time() + policy.delay_s(run_number, self._random)
         root = submission if before is None or before.root is None else before.root
         retry = RetryOf(run_number=run_number + 1, of=submission.id, due=due, root=root)
-        again = Origin(retry_id(submission.id, run_number + 1), origin.key, origin.cause, retry=retry)
+        again = Origin(
+            retry_id(submission.id, run_number + 1), origin.key, origin.cause, retry=retry, absorbed=submission.absorbed,
+            given=origin.given,
+        )  # fmt: skip
         follows: Submission[Any] = Submission(
             submission._intake, submission.arrival, submission.trigger, submission.handler, submission.priority,
             submission.event_time, submission.submitted_at, again,

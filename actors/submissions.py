@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import datetime
 import threading
-from collections.abc import AsyncIterator, Callable, Generator
+from collections.abc import AsyncIterator, Callable, Generator, Sequence
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from seqtor.actors import batons
@@ -48,7 +48,9 @@ class Origin(NamedTuple):
 
     `now` is the run's `tx.now` if an answer of a call was recorded under it before a restart; `resubmits` the place of the
     dead letter that it is another try of; `due` before when it is not to run (POSIX seconds), if it was delayed;
-    `deferrals` how often its seq ended as `deferred`.
+    `deferrals` how often its seq ended as `deferred`. `coalesce` is the key under which it becomes one with others that
+    wait; `absorbed` are those that it stands for, by event time; `merging`, whether it has yet to be merged with them, and
+    `given` its own trigger once it was.
     """
 
     id: str | None = None
@@ -59,6 +61,10 @@ class Origin(NamedTuple):
     resubmits: str | None = None
     due: float | None = None
     deferrals: int = 0
+    coalesce: str | None = None
+    absorbed: tuple[Submission[Any], ...] = ()
+    merging: bool = False
+    given: Any = None
 
 
 class Intake:
@@ -68,7 +74,7 @@ class Intake:
     is lost. `gone` makes the error of everyone whose run will not end any more; None while the system lives.
     """
 
-    __slots__ = ("cancel", "driver", "flush", "gone", "id_prefix", "open", "waiting_lock")
+    __slots__ = ("cancel", "driver", "flush", "gone", "id_prefix", "open", "split", "waiting_lock")
 
     def __init__(
         self,
@@ -76,11 +82,13 @@ class Intake:
         driver: Any,
         flush: Callable[[Submission[Any], ReplyFuture], None],
         cancel: Callable[[Submission[Any]], bool] = lambda _: False,
+        split: Callable[[Submission[Any]], object] = lambda _: None,
     ) -> None:
         self.id_prefix = id_prefix
         self.driver = driver
         self.flush = flush
         self.cancel = cancel
+        self.split = split
         self.gone: Callable[[], BaseException] | None = None
         self.open: dict[Submission[Any], None] = {}
         self.waiting_lock = threading.Lock()
@@ -323,8 +331,11 @@ class Submission(Generic[ResultT_co]):
         self._intake.open.pop(self, None)
         if self._waiters is not None:  # Written before `_state` is looked at, so one of the two sides sees the other.
             self._wake(to_wake)
-        if self.origin is not None and self.origin.retry is not None:
-            self._answer_root(self.origin.retry.root, to_wake)
+        if self.origin is not None:
+            if self.origin.retry is not None:
+                self._answer_for(self.origin.retry.root, to_wake)
+            for absorbed in self.origin.absorbed:
+                self._answer_for(absorbed, to_wake)
 
     def _go_on(self) -> None:
         """The run that follows is open from here on, in place of this one, and answers for all before it."""
@@ -338,17 +349,71 @@ class Submission(Generic[ResultT_co]):
 
     def take_over(self) -> None:
         """The run has a seq: whoever has the submission of its first run finds it there."""
-        retry = None if self.origin is None else self.origin.retry
-        if retry is not None and retry.root is not None:
-            retry.root.seq = self.seq
+        origin = self.origin
+        if origin is None:
+            return
+        if origin.retry is not None and origin.retry.root is not None:
+            origin.retry.root.seq = self.seq
+        for absorbed in origin.absorbed:
+            absorbed.seq = self.seq
 
-    def _answer_root(self, root: Submission[Any] | None, to_wake: list[Callable[[], None]]) -> None:
-        """Answer the submission that the caller has with the end of this run, the last one."""
-        if root is not None and root._state is None:
-            root._outcome = self._outcome
-            root._state = self._state
-            if root._waiters is not None:
-                root._wake(to_wake)
+    def _answer_for(self, other: Submission[Any] | None, to_wake: list[Callable[[], None]]) -> None:
+        """Answer a submission that a caller has with the end of this run: its last retry, or who absorbed it."""
+        if other is not None and other._state is None:
+            other._outcome = self._outcome
+            other._state = self._state
+            if other._waiters is not None:
+                other._wake(to_wake)
+
+    # Several that become one -----------------------------------------------------------------------------------------
+
+    @property
+    def intake(self) -> Intake:
+        """What it shares with the others of its system."""
+        return self._intake
+
+    @property
+    def given(self) -> Trigger[Any]:
+        """The trigger as it was handed in, also when it was merged with others."""
+        return self.trigger if self.origin is None or self.origin.given is None else self.origin.given
+
+    @property
+    def absorbed(self) -> tuple[Submission[Any], ...]:
+        """Those that its run stands for; none as long as it is not merged with them."""
+        return () if self.origin is None or self.origin.merging else self.origin.absorbed
+
+    def absorb(self, others: Sequence[Submission[Any]]) -> None:
+        """Stand for others that wait: they are open as a part of this one. Before it has a seq."""
+        origin = self.origin or Origin()
+        parts = [*origin.absorbed]
+        for other in others:
+            parts += (*(other.origin.absorbed if other.origin is not None else ()), other)
+        parts.sort(key=lambda each: each.event_time)
+        merging = self.handler.merge is not None
+        self.origin = origin._replace(absorbed=tuple(parts), merging=merging)
+        for other in others:
+            self._intake.open.pop(other, None)
+
+    def become(self, merged: Any) -> None:
+        """What it is merged to, with those that it stands for. Twice: the first counts."""
+        with self._intake.waiting_lock:
+            origin = self.origin
+            if origin is not None and origin.merging:
+                self.origin = origin._replace(merging=False, given=self.trigger)
+                self.trigger = merged
+
+    def split(self) -> tuple[Submission[Any], ...]:
+        """Stand for itself alone, if it was not merged with the others: they are open again, each to run by itself."""
+        with self._intake.waiting_lock:
+            origin = self.origin
+            if origin is None or not origin.absorbed or (self.seq is not None and not origin.merging):
+                return ()
+            self.origin = origin._replace(absorbed=(), merging=False, coalesce=None)
+            for absorbed in origin.absorbed:
+                absorbed.seq = None
+                absorbed.origin = (absorbed.origin or Origin())._replace(coalesce=None, absorbed=(), merging=False)
+                self._intake.open[absorbed] = None
+            return origin.absorbed
 
     def _wake(self, to_wake: list[Callable[[], None]]) -> None:
         with self._intake.waiting_lock:

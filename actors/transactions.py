@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from seqtor.actors.outbox import Outbox
     from seqtor.actors.resources import ResourceRef
     from seqtor.actors.runs import Run
+    from seqtor.actors.submissions import Submission
     from seqtor.messages.commits import Released
     from seqtor.messages.records import RecordedCall, RecordedEffect
     from seqtor.messages.triggers import Priority, Trigger
@@ -302,6 +303,11 @@ class Transaction:
     def effect_again(self, effect: RecordedEffect) -> None:
         """Have an effect that was given up carried out once more; only for the handler of `EffectResubmitted`."""
         self._out.effect_again(effect)
+
+    @property
+    def submission(self) -> Submission[Any]:
+        """What this attempt executes; for the runtime."""
+        return self._run.submission
 
     def progress(self, value: Any) -> None:
         """Tell whoever listens with `async for value in submission.progress()`. Never waits, and changes nothing.

@@ -95,6 +95,7 @@ class AcceptedRecord(JournalRecord):
     that a retry policy has made is the `run_number`-th of its trigger and follows the run `retry_of`; it is in the record
     of the run that it follows. `due` is before when a retry or a delayed trigger is not to run. `resubmits` is the place of
     a dead letter: its seq, with `.index` for an effect. `deferrals` is how many seqs of the run have ended as `deferred`.
+    `coalesce` is the key under which it becomes one with others that wait.
     """
 
     format: int = FORMAT
@@ -109,6 +110,7 @@ class AcceptedRecord(JournalRecord):
     run_number: int = 1
     retry_of: str | None = None
     due: float | None = None
+    coalesce: str | None = None
     resubmits: str | None = None
     deferrals: int = 0
 
@@ -175,7 +177,8 @@ class CommitRecord(JournalRecord):
     are (store, key, resulting value); a version of the stored model above 1 follows as fourth. Times are POSIX seconds.
     `retry` is the run that follows one that ended as `retrying`, `deferred` the same run again, of a seq that ended so: it
     goes on, with its calls, until another record of it. Of a run with `sequence="completion"` `sequenced_at` is when it
-    began, and `snapshot` may lie long before it.
+    began, and `snapshot` may lie long before it. `coalesced` are the accepted triggers that the run stands for: this is
+    their terminal record, too.
     """
 
     format: int = FORMAT
@@ -208,6 +211,7 @@ class CommitRecord(JournalRecord):
     run_number: int = 1
     retry_of: str | None = None
     resubmits: str | None = None
+    coalesced: list[str] = []
     retry: AcceptedRecord | None = None
     deferred: AcceptedRecord | None = None
 

@@ -14,6 +14,7 @@ from typing import Any
 from loguru import logger
 from pykka import ActorDeadError, Timeout
 
+from seqtor.actors.coalescing import key_of
 from seqtor.actors.committer import Committer
 from seqtor.actors.dead_letters import DeadLetters, DeadRun
 from seqtor.actors.dispatchers.contract import Dispatchers
@@ -144,6 +145,7 @@ class RunningSystem:
         self._stopping = False
         self._broken: str | None = None
         self.end = LifeEnd(dispatchers.driver)
+        self._coalesces = any(handler.coalesce is not None for handler in handlers)
         self._low_max = settings.max_queued - settings.max_queued // LOW_PART
         self._arrivals = 0
         self._accepted = 0  # Of these, how many were queued at once, and how many are to wait for their time.
@@ -177,7 +179,9 @@ class RunningSystem:
         journal_id = f"{dispatchers.entropy():016x}" if recovery is None else recovery.opened.journal_id
         epoch = FIRST_EPOCH if recovery is None else recovery.opened.epoch
         through = 0 if recovery is None else recovery.opened.commits_through
-        self.intake = Intake(f"{journal_id[:8]}-{epoch}", dispatchers.driver, self._flush_intake, self._cancel)
+        self.intake = Intake(
+            f"{journal_id[:8]}-{epoch}", dispatchers.driver, self._flush_intake, self._cancel, self._split
+        )
         workshop = Workshop(
             journal_id, upcasts=self._upcasts, resources=self._resources, intake=self.intake, prepare=self._prepare,
             clock=dispatchers.clock,
@@ -352,6 +356,13 @@ class RunningSystem:
         except ActorDeadError:
             return False  # The system has stopped: with a journal it runs after the next start.
 
+    def _split(self, submission: Submission[Any]) -> None:
+        """Let those run by themselves with whom it could not be merged. Twice: the second finds nobody."""
+        with self._lock:  # A core that is rebuilt meanwhile finds them open, or is told of them.
+            others = submission.split()
+            if others:
+                self._inbox.put(AcceptTriggers(submissions=others, bypasses=True))
+
     def _free_key(self, submission: Submission[Any]) -> None:
         with self._lock:
             self._keys.free(submission)
@@ -477,6 +488,9 @@ class RunningSystem:
         declared = [
             handler.footprint and handler.footprint(trigger) for trigger, handler, *_ in triggers if self._declares
         ]
+        keys = None
+        if self._coalesces and resubmits is None:  # The user's code is not called under the lock.
+            keys = [key_of(trigger, handler, key) for trigger, handler, _, _ in triggers]
         with self._lock:
             if not self._accepting:
                 raise NotRunning(self._why_not())
@@ -507,6 +521,9 @@ class RunningSystem:
                     submission.footprint = footprint
             self._arrivals = arrival
             accepted = tuple(submissions)
+            for each, coalesce in zip(accepted, keys or (), strict=False):
+                if coalesce is not None:
+                    each.origin = (origin or Origin())._replace(coalesce=coalesce)
             self.intake.open.update(dict.fromkeys(accepted))
             if self.journal is not None:
                 self.journal.ref.actor_inbox.put(AppendIntake(submissions=accepted))

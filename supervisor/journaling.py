@@ -95,7 +95,9 @@ class Journaling:
         retry = None if record.retry_of is None else RetryOf(record.run_number, record.retry_of, record.due or 0.0)
         now = calls[0].now if calls else None
         due = record.due if retry is None else None
-        origin = Origin(record.run, record.key, record.cause, now, retry, record.resubmits, due, record.deferrals)
+        origin = Origin(
+            record.run, record.key, record.cause, now, retry, record.resubmits, due, record.deferrals, record.coalesce
+        )
         submission: Submission[Any] = Submission(
             self.intake, record.arrival, trigger, handler, record.priority, record.event_time, record.submitted_at, origin,
         )  # fmt: skip

@@ -78,13 +78,15 @@ class Bundle:
         sequence: Literal["arrival", "completion"] = "arrival",
         rate: float | None = None,
         writes: Declare | None = None,
+        coalesce: Callable[[TriggerT], str | None] | None = None,
+        merge: Callable[[TriggerT, TriggerT], TriggerT] | None = None,
     ) -> HandlerDecorator[TriggerT]:
         """Register the handler of a trigger type, as `Supervisor.on` does, with every system that includes the bundle."""
         with registering():
             require_trigger_type(trigger_type)
         options = {
             "priority": priority, "deadline": deadline, "version": version, "retry": retry, "executor": executor,
-            "sequence": sequence, "rate": rate, "writes": writes,
+            "sequence": sequence, "rate": rate, "writes": writes, "coalesce": coalesce, "merge": merge,
         }  # fmt: skip
 
         def register(function: Any) -> None:
@@ -93,7 +95,7 @@ class Bundle:
                 deadline_s = deadline_seconds(deadline, 1.0)
                 handler = make_handler(
                     trigger_type, function, priority=priority, deadline_s=deadline_s, version=version, retry=retry,
-                    executor=executor, sequence=sequence, rate=rate,
+                    executor=executor, sequence=sequence, rate=rate, coalesce=coalesce, merge=merge,
                 )  # fmt: skip
                 self._handlers.add(handler)
                 self.registrations.append((trigger_type, function, options))

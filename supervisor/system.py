@@ -169,6 +169,8 @@ class Supervisor:
         sequence: Literal["arrival", "completion"] = "arrival",
         rate: float | None = None,
         writes: Declare | None = None,
+        coalesce: Callable[[TriggerT], str | None] | None = None,
+        merge: Callable[[TriggerT, TriggerT], TriggerT] | None = None,
     ) -> HandlerDecorator[TriggerT]:
         """Register the function below as the handler of a trigger type; sync or async, called with (trigger, tx).
 
@@ -181,6 +183,9 @@ class Supervisor:
         agents and other long work: a run executes outside of the order, on one snapshot, and gets its seq when it has
         finished (docs/how-to/agents.md). `rate` is how many runs of this type may begin in a second; further triggers wait
         in the queue, and others go before them.
+
+        `coalesce` gives the key (a str, or None) of a trigger: those that wait under one key become one run, of the newest
+        by event time, or of what `merge(old, new)` makes of them; every submission gets its outcome.
 
         `writes` declares all that the handler may write: a list of stores, or a function of the trigger that returns stores
         and (store, key) pairs. Then later runs that touch nothing of it need not wait for this one, and it waits for the
@@ -195,7 +200,18 @@ class Supervisor:
             require_trigger_type(trigger_type)
         return HandlerDecorator(
             lambda function: self._register(
-                trigger_type, function, priority, deadline, version, retry, executor, sequence, rate, writes
+                trigger_type,
+                function,
+                priority,
+                deadline,
+                version,
+                retry,
+                executor,
+                sequence,
+                rate,
+                writes,
+                coalesce,
+                merge,
             )
         )
 
@@ -299,6 +315,8 @@ class Supervisor:
         sequence: str = "arrival",
         rate: float | None = None,
         writes: Declare | None = None,
+        coalesce: Callable[[Any], str | None] | None = None,
+        merge: Callable[[Any, Any], Any] | None = None,
     ) -> None:
         with registering():
             self._require_not_started("on")
@@ -308,7 +326,7 @@ class Supervisor:
             footprint = footprint_of(trigger_type.__name__, writes, self._stores.refs)
             handler = make_handler(
                 trigger_type, function, priority=priority, deadline_s=deadline_s, version=version, retry=retry,
-                executor=executor, sequence=sequence, rate=rate, footprint=footprint,
+                executor=executor, sequence=sequence, rate=rate, footprint=footprint, coalesce=coalesce, merge=merge,
             )  # fmt: skip
             self._handlers.add(handler)
 

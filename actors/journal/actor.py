@@ -277,6 +277,10 @@ class Journal(Actor):
                     self._open.submissions.pop(run, None)
                 if submission.origin is not None:
                     keys += _key_of(ended)
+                    for absorbed in submission.absorbed:
+                        if self._intake.pop(absorbed.id, None) is None:
+                            self._open.submissions.pop(absorbed.id, None)
+                        keys += _key_of(ended, absorbed)
         bound = self._bind_overtaken() if self._overtaken else ()
         entries, intake_keys = self._entry_rows(len(commits), bound)
         late = [record.seq for record, _ in bound]
@@ -382,7 +386,7 @@ class Journal(Actor):
             self._open.resubmits(submission)
             rows.append(EntryRow(position, "accepted", submission.id, accepted_text(submission)))
             if submission.key is not None:
-                keys.append(KeyRow(submission.key, submission.id, payload_digest(submission.trigger), None))
+                keys.append(KeyRow(submission.key, submission.id, payload_digest(submission.given), None))
         self._intake_due = self._intake_waited = False
         for binding, _ in bound:
             position += 1
@@ -490,13 +494,14 @@ class Journal(Actor):
         return self.checkpoints[-1].size_bytes if self.checkpoints else 0
 
 
-def _key_of(ended: EndedRun) -> list[KeyRow]:
-    """The row of the key that the run came under: bound to the run, or, if a retry follows, to that."""
+def _key_of(ended: EndedRun, absorbed: Submission[Any] | None = None) -> list[KeyRow]:
+    """The row of the key that the run, or one that it stands for, came under: bound to the run, or to its retry."""
     submission = ended.submission
-    if submission.key is None:
+    bound = absorbed or submission
+    if bound.key is None:
         return []
     retry = None if ended.released is None else ended.released.retry
     run, seq = (submission.id, ended.seq) if retry is None else (retry.id, None)
     if ended.state is State.DEFERRED:
         seq = None  # It goes on.
-    return [KeyRow(submission.key, run, payload_digest(submission.trigger), seq)]
+    return [KeyRow(bound.key, run, payload_digest(bound.given), seq)]

@@ -101,9 +101,9 @@ def model_json(model: BaseModel, include: set[str] | None = None) -> str:
         return json.dumps(fields, separators=(",", ":"))
 
 
-def trigger_text(submission: Submission[Any]) -> str:
-    """A trigger with the name and version of its type."""
-    trigger = submission.trigger
+def trigger_text(submission: Submission[Any], given: Any = None) -> str:
+    """A trigger with the name and version of its type; `given` stands in its place."""
+    trigger = submission.trigger if given is None else given
     return f"{_trigger_head(submission.handler.name, trigger.trigger_version)}{model_json(trigger)}}}"
 
 
@@ -115,8 +115,11 @@ def _trigger_head(name: str, version: int) -> str:
 
 def accepted_text(submission: Submission[Any], deferred: int = 0) -> str:
     """An `AcceptedRecord`; with `deferred`, of a run that was deferred once more than its submission says."""
+    origin = submission.origin
+    # One that is merged with others stands for itself alone until its run has a record. Its retry follows that record.
+    given = None if origin is None or origin.retry is not None else origin.given
     return (
-        f'{{"format":1,"run":"{submission.id}","arrival":{submission.arrival},"trigger":{trigger_text(submission)},'
+        f'{{"format":1,"run":"{submission.id}","arrival":{submission.arrival},"trigger":{trigger_text(submission, given)},'
         f'"priority":{submission.priority},"event_time":{submission.event_time!r},'
         f'"submitted_at":{submission.submitted_at!r}{_origin_text(submission)}{_due_text(submission, deferred)}}}'
     )
@@ -126,6 +129,8 @@ def _due_text(submission: Submission[Any], deferred: int) -> str:
     """Before when a retry or a delayed trigger is not to run, how often a run was deferred; of interest until it has run."""
     due = submission.due
     found = "" if due is None else f',"due":{due!r}'
+    if submission.origin is not None and submission.origin.coalesce is not None:
+        found += f',"coalesce":{text(submission.origin.coalesce)}'
     deferrals = deferred if submission.origin is None else submission.origin.deferrals + deferred
     return f'{found},"deferrals":{deferrals}' if deferrals else found
 
@@ -223,6 +228,9 @@ def _what_it_did(ended: EndedRun, stores: Sequence[StoreRef[Any]]) -> str:
         found += f',"error":{model_json(error_record(error))}'
     if submission.origin is not None:
         found += _origin_text(submission)
+        if submission.origin.absorbed and submission.origin.retry is None:
+            absorbed = ",".join([f'"{each.id}"' for each in submission.absorbed])
+            found += f',"coalesced":[{absorbed}]' if absorbed else ""
     if released is not None:
         found += _released_text(ended, released)
     if ended.conflicts:

@@ -44,7 +44,7 @@ class BoundKeys:
         bound: Submission[Any] | KeyRow | None = self._live.get(key) or self._rows.get(key)
         if bound is None:
             return None
-        digest = payload_digest(bound.trigger) if isinstance(bound, Submission) else bound.digest
+        digest = payload_digest(bound.given) if isinstance(bound, Submission) else bound.digest
         if digest != payload_digest(trigger):
             run = bound.id if isinstance(bound, Submission) else bound.run
             raise KeyReused(
@@ -86,7 +86,7 @@ class BoundKeys:
             if submission.done:
                 del self._live[key]
                 if not self._forget_above and (submission.seq or 0) > self._forgotten_through:
-                    digest = payload_digest(submission.trigger)
+                    digest = payload_digest(submission.given)
                     self._rows[key] = KeyRow(key, submission.id, digest, submission.seq)
                 elif len(self._live) <= self._forget_above // 2:
                     return

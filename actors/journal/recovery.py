@@ -325,6 +325,7 @@ class Recovery:
             self.accepted[deferred.run] = deferred
             return
         self._ended.add(record["run"])
+        self._ended.update(record.get("coalesced", ()))
         if "retry" in record:
             retry = AcceptedRecord.model_validate(record["retry"])
             self.accepted[retry.run] = retry

@@ -144,6 +144,9 @@ class Sequencer(Actor):
             else:
                 self._waiting.drop(submission)
             self.sequenced += 1
+            for each in submission.split():  # After a crash in the middle of their becoming one.
+                self.bypassed += 1
+                self._push(each)
 
     def on_runs_ended(self, message: RunsEnded) -> None:
         leave = self._window.leave
@@ -270,15 +273,18 @@ class Sequencer(Actor):
         seq = self._seq
         now = self._clock.time()  # Before any is taken: a crash between the two would lose it.
         numbered: list[Any] = []
+        queued = len(waiting)
         while (cls := waiting.choose()) is not None and window.has_room(waiting.peek(cls).handler):
             submission = waiting.take(cls)
             seq += 1
             submission.seq = seq
+            if submission.origin is not None:
+                submission.take_over()
             window.enter(seq, submission.handler)
             numbered.append(submission)
         if numbered:
             first_seq, self._seq = self._seq + 1, seq
-            self.sequenced += len(numbered)
+            self.sequenced += queued - len(waiting)
             self._pace.note(self._clock.monotonic(), self.sequenced)
             ledger = self._ledger
             ledger.now = max(ledger.now, now)

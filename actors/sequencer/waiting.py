@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from seqtor.actors.dispatchers.ready_queue import ReadyQueue
 from seqtor.actors.handlers import Handler
 from seqtor.actors.rates import Bucket
+from seqtor.actors.sequencer.groups import Groups
 from seqtor.actors.submissions import Submission
 
 __all__ = ["AGEING_LIMIT", "WaitingTriggers"]
@@ -49,13 +50,29 @@ class WaitingTriggers:
         self._classes: list[PriorityClass] = []
         self._count = 0
         self._buckets = buckets or {}
+        self._groups = Groups()
         self._dropped: set[Submission[object]] = set()  # Taken back; their entries go when they come to the front.
 
     def __len__(self) -> int:
         return self._count
 
     def push(self, submission: Submission[object]) -> None:
-        """Queue a submission by its priority and event time; arrivals must come in order."""
+        """Queue a submission by its priority and event time; arrivals must come in order.
+
+        One that becomes one with others stands in the queue for them if its place is better than theirs.
+        """
+        self._count += 1
+        if submission.origin is not None and submission.origin.coalesce is not None:
+            group = self._groups.join(submission)
+            if group is not None:
+                lead = group.lead
+                if (submission.priority, submission.event_time) >= (lead.priority, lead.event_time):
+                    return
+                self._dropped.add(lead)
+                group.lead = submission
+        self._enter(submission)
+
+    def _enter(self, submission: Submission[object]) -> None:
         for cls in self._classes:
             if cls.priority == submission.priority:
                 break
@@ -67,12 +84,22 @@ class WaitingTriggers:
         if self._buckets and submission.handler in self._buckets:
             queue = cls.rated.setdefault(submission.handler, ReadyQueue())
         queue.push(submission.event_time, submission)
-        self._count += 1
 
     def drop(self, submission: Submission[object]) -> None:
         """Take back a submission that waits."""
-        self._dropped.add(submission)
         self._count -= 1
+        group = self._groups.of(submission)
+        if group is not None:
+            self._groups.leave(group, submission)
+            if group.lead is not submission:
+                return
+            if group.members:
+                group.lead = group.best()
+                if group.lead in self._dropped:
+                    self._dropped.discard(group.lead)  # Its entry is there still.
+                else:
+                    self._enter(group.lead)
+        self._dropped.add(submission)
         if len(self._dropped) > max(DROPPED_MAX, self._count):
             for cls in self._classes:
                 for queue in cls.queues():
@@ -123,12 +150,16 @@ class WaitingTriggers:
         chosen.passed_over = 0
         self._count -= 1
         if not chosen.rated:
-            return chosen.queue.pop()
-        queue = self._front(chosen)
-        assert queue is not None
-        submission = queue.pop()
-        if queue is not chosen.queue:
-            self._buckets[submission.handler].take()
+            submission = chosen.queue.pop()
+        else:
+            queue = self._front(chosen)
+            assert queue is not None
+            submission = queue.pop()
+            if queue is not chosen.queue:
+                self._buckets[submission.handler].take()
+        if submission.origin is not None and submission.origin.coalesce is not None:
+            submission, count = self._groups.take(submission)
+            self._count -= count - 1
         return submission
 
     def _front(self, cls: PriorityClass) -> Queue | None:

@@ -22,6 +22,7 @@ class Waiter:
     priority: int
     event_time: float
     name: Any
+    origin: Any = None
 
 
 def queue_of(*waiters: Waiter) -> WaitingTriggers:
