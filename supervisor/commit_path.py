@@ -266,11 +266,11 @@ def _seq(submission: Submission[Any]) -> int:
 
 def _deferred(left: Iterable[Submission[Any]], ledger: Ledger) -> list[Submission[Any]]:
     """The runs whose last seq has ended as deferred: of those with a seq that is told of, all that have not ended."""
-    through = ledger.told.through
+    through, ahead = ledger.told.through, ledger.told.publication.ahead
     ended = {each.submission for message in ledger.unsettled for each in message.runs}
     return [
         each
         for each in left
-        if each.handler.by_completion and each.seq is not None and each.seq <= through
+        if each.handler.by_completion and each.seq is not None and (each.seq <= through or each.seq in ahead)
         and each.ended_as is None and each not in ended
     ]  # fmt: skip

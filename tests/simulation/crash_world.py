@@ -137,6 +137,11 @@ class CrashWorld:
         acknowledged = self.acknowledged = system.store("acknowledged", Collection(Number), restart=restart)
         even = system.store("even", EvenNumbers.spec(), restart=restart)
 
+        declares = self._chance.random() < 0.5  # All handlers or none: one that does not ends the overtaking.
+
+        def keys(*named: str) -> Any:
+            return (lambda trigger: [(numbers, key) for key in named or (trigger.key,)]) if declares else None
+
         def add(tx: Transaction, key: str, amount: int = 1) -> int:
             n = tx[numbers].get(key, Number()).n + amount
             tx[numbers][key] = Number(n=n)
@@ -153,52 +158,51 @@ class CrashWorld:
                 self.calls[current_call_id()] += 1
             return number
 
-        @system.on(Add)
+        @system.on(Add, writes=keys())
         def on_add(trigger: Add, tx: Transaction) -> int:
             return add(tx, trigger.key)
 
-        # Declared, so that others overtake them while they wait.
-        @system.on(AddSlowly, writes=lambda trigger: [(numbers, trigger.key)])
+        @system.on(AddSlowly, writes=keys())
         async def on_add_slowly(trigger: AddSlowly, tx: Transaction) -> int:
             await asyncio.sleep(0.003)
             return add(tx, trigger.key)
 
-        @system.on(Order)
+        @system.on(Order, writes=keys("orders"))
         def on_order(trigger: Order, tx: Transaction) -> int:
             tx.effect(place, trigger)
             return add(tx, "orders")
 
-        @system.on(Acknowledged)
+        @system.on(Acknowledged, writes=[acknowledged] if declares else None)
         def on_acknowledged(trigger: Acknowledged, tx: Transaction) -> None:
             tx[acknowledged].increment(str(trigger.number), n=1)
 
-        @system.on(Quote, writes=lambda trigger: [(numbers, "quotes")])
+        @system.on(Quote, writes=keys("quotes"))
         async def on_quote(trigger: Quote, tx: Transaction) -> int:
             return add(tx, "quotes", await tx.acall(quote_async, trigger.number))
 
         async def quote_async(number: int, about: int = 0) -> int:
             return quote(number)
 
-        @system.on(Advise, sequence="completion")
+        @system.on(Advise, sequence="completion", writes=keys())
         async def on_advise(trigger: Advise, tx: Transaction) -> int:
             seen = tx.peek(numbers).get(trigger.key, Number()).n
             await tx.acall(quote_async, trigger.number, seen)
             await tx.acall(quote_async, trigger.number + 1, seen)
             return add(tx, trigger.key)
 
-        @system.on(Inquire, sequence="completion")
+        @system.on(Inquire, sequence="completion", writes=keys())
         def on_inquire(trigger: Inquire, tx: Transaction) -> int:
             read = tx[numbers].get(trigger.key, Number()).n
             tx.call(quote, trigger.number, read % 3)
             return add(tx, trigger.key)
 
-        @system.on(Flaky, retry=Retry(3, backoff=0.001))
+        @system.on(Flaky, retry=Retry(3, backoff=0.001), writes=keys())
         def on_flaky(trigger: Flaky, tx: Transaction) -> int:
             if tx.random.random() < 0.5:
                 raise ValueError("flaky")
             return add(tx, trigger.key)
 
-        @system.on(Put)
+        @system.on(Put, writes=(lambda _: [even, (numbers, "puts")]) if declares else None)
         def on_put(trigger: Put, tx: Transaction) -> int:
             tx[even].write("value", trigger.value)
             return add(tx, "puts")
