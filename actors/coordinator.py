@@ -19,6 +19,7 @@ from seqtor.actors.base import Actor
 from seqtor.actors.completion import CompletionRun, make_completion_run
 from seqtor.actors.deferrals import go_on_after
 from seqtor.actors.handlers import IN_PROCESS, ON_LOOP, ON_POOL, OUTSIDE
+from seqtor.actors.head_watch import HeadWatch
 from seqtor.actors.invariants import InvariantBroken, require
 from seqtor.actors.journal.open_runs import DEAD_STATES
 from seqtor.actors.ledger import Counted, Ledger
@@ -44,6 +45,7 @@ from seqtor.messages.runs import (
     GetRuns,
     GetStats,
     HotKey,
+    LookAtHead,
     Pair,
     ReplaceRun,
     RunRecord,
@@ -69,7 +71,7 @@ class Coordinator(Actor):
     receives: ClassVar[tuple[type, ...]] = (
         RunsSequenced, BeginRuns, RunsBegun, RunSequenced, WithdrawRun, RunsEnded, RunsDurable, EffectsEnded,
         AwaitDurable, ReplaceRun, ActorCrashed, GetStats, GetRecord, GetRuns, GetConflicts, Drain, TriggersDelayed,
-        WaitOver, AbortRun, CancelTrigger, TriggersEnded,
+        WaitOver, AbortRun, CancelTrigger, TriggersEnded, LookAtHead,
     )  # fmt: skip
 
     def __init__(
@@ -97,6 +99,7 @@ class Coordinator(Actor):
         self._gone: Callable[[], BaseException] | None = None  # Why nothing becomes durable any more.
         self.sequencer: Mailbox
         self.effects: Mailbox
+        self.head_watch: HeadWatch | None = None
         self.free_key: Callable[[Submission[Any]], object]
         self.may_run: Callable[[tuple[Submission[Any], ...]], tuple[Submission[Any], ...]]
 
@@ -135,6 +138,8 @@ class Coordinator(Actor):
         known = self._known
         begin: tuple[list[Mailbox], list[Mailbox], list[Mailbox]] = ([], [], [])  # By the place of their handlers.
         self._declare(message.submissions)
+        if self.head_watch is not None and not self.head_watch.is_set:
+            self.head_watch.begin()
         for seq, submission in enumerate(message.submissions, message.first_seq):
             if seq in known:
                 require(False, "every seq is given once", seq=seq)
@@ -395,6 +400,20 @@ class Coordinator(Actor):
         if self._ledger.waiting_room.let_out(self.sequencer):
             self._ledger.released = True
         self._drain_when_answered()
+
+    def on_look_at_head(self, _: LookAtHead) -> None:
+        """Name the head in the log if it has held up the order for long."""
+        watch = self.head_watch
+        if watch is None:
+            return
+        seq = self._ended_through + 1
+        head = self._known.get(seq)
+        if head is None or head.run is None:
+            watch.rest()
+            return
+        attempt = head.run.attempt
+        doing = f"executing attempt {attempt}" if attempt else "waiting for a thread"
+        watch.look(seq, head.handler.name, doing, next(reversed(self._known)) - seq)
 
     def on_cancel_trigger(self, message: CancelTrigger) -> None:
         """Pass it on: so it comes behind what was told here of the trigger, and what was told to the sequencer then."""

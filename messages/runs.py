@@ -20,6 +20,7 @@ __all__ = [
     "GetRuns",
     "GetStats",
     "HotKey",
+    "LookAtHead",
     "Pair",
     "ReplaceRun",
     "RunConflicted",
@@ -81,6 +82,11 @@ class WaitOver:
     That of a retry is the end of its backoff, that of a delayed trigger was given with it. Answer: none. Twice: the second
     finds nobody.
     """
+
+
+@message
+class LookAtHead:
+    """From: the watch over the head, by a timer. To: coordinator. Answer: none. Twice: looked at twice."""
 
 
 @message

@@ -18,6 +18,7 @@ from seqtor.actors.committer import CommitOrder, Committer
 from seqtor.actors.coordinator import Coordinator
 from seqtor.actors.dispatchers.contract import Dispatchers
 from seqtor.actors.handlers import Handler
+from seqtor.actors.head_watch import HeadWatch
 from seqtor.actors.invariants import require
 from seqtor.actors.last_writers import LastWriters
 from seqtor.actors.ledger import Ledger
@@ -35,7 +36,16 @@ from seqtor.actors.submissions import Intake, Submission
 from seqtor.messages.effects import EffectsEnded
 from seqtor.messages.journal import AwaitDurable, RunsDurable
 from seqtor.messages.lifecycle import Drain
-from seqtor.messages.runs import AbortRun, CancelTrigger, GetConflicts, GetRecord, GetRuns, GetStats, RunsEnded
+from seqtor.messages.runs import (
+    AbortRun,
+    CancelTrigger,
+    GetConflicts,
+    GetRecord,
+    GetRuns,
+    GetStats,
+    LookAtHead,
+    RunsEnded,
+)
 from seqtor.messages.stores import ApplyCommits
 from seqtor.settings import Settings
 
@@ -52,6 +62,7 @@ KEPT = (
     GetRecord,
     GetRuns,
     GetStats,
+    LookAtHead,
     RunsDurable,
 )
 
@@ -86,6 +97,7 @@ class CommitPath:
         self._may_run = may_run
         buckets = {handler: Bucket(handler.rate) for handler in handlers if handler.rate is not None}
         self.pace = Pace()
+        self._head_watch = HeadWatch(dispatchers.clock, dispatchers.timers, settings.head_warning)
         self._rates: dict[str, Any] = {"buckets": buckets, "pace": self.pace, "timers": dispatchers.timers}
         self._completes = any(handler.by_completion for handler in handlers)
         without_parts = [ref.index for ref in stores if type(ref.spec).part is StoreSpec.part]
@@ -241,6 +253,8 @@ class CommitPath:
         committer.journal = self.tell_journal
         coordinator.may_run = self._may_run
         coordinator.free_key = self._free_key
+        coordinator.head_watch = self._head_watch
+        self._head_watch.coordinator = self.coordinator_ref.actor_inbox
         sequencer.journal = self.journal
         if self.effects is not None:
             coordinator.effects = self.effects

@@ -74,6 +74,9 @@ class Settings(FrozenModel):
     stop_grace: Duration = 30.0
     """How long `stop()` lets accepted triggers end."""
 
+    head_warning: Duration | None = Field(default=None, gt=0)
+    """How long a run may hold up others behind it before a log line names it; None: no line."""
+
     records_max: int = Field(default=100_000, ge=1)
     """Run records that are kept at hand; the oldest are forgotten first."""
 
@@ -102,6 +105,7 @@ class Settings(FrozenModel):
             deadline: float | datetime.timedelta = ...,
             deadline_completion: float | datetime.timedelta = ...,
             stop_grace: float | datetime.timedelta = ...,
+            head_warning: float | datetime.timedelta | None = ...,
             records_max: int = ...,
             restart_intensity: int = ...,
             restart_period: float | datetime.timedelta = ...,
