@@ -59,6 +59,7 @@ class Desk:
         self.prices = system.store("prices", Collection(Number, initial={"price": Number()}))
         self.decisions = system.store("decisions", Collection(Number))
         self.asked: Counter[Any] = Counter()
+        self.inputs: list[Any] = []
         self.seconds = 1.0
 
         @system.on(Tick)
@@ -235,6 +236,7 @@ def test_what_is_executed_again_makes_no_call_and_sees_the_same_inputs() -> None
 
 def asks_about_what_it_reads(desk: Desk) -> Callable[..., Any]:
     async def consult(trigger: Consult, tx: Transaction) -> Any:
+        desk.inputs.append((tx.peek(desk.prices)["price"].n, tx.now, tx.random.random(), tx.uuid4()))
         price = desk.price(tx)
         answer = await tx.acall(desk.model, price)
         tx[desk.decisions]["decision"] = Number(n=answer)
@@ -264,6 +266,8 @@ def test_a_run_that_needs_another_answer_goes_on_outside_and_comes_back_with_a_n
         assert (report.executed, report.skipped) == (2, {"deferred": 1})
         with pytest.raises(LookupError, match="deferred"):
             system.abort(2, "too late")
+        inputs = desk.inputs[:3]  # Outside, with the first seq, and outside again; then those of the replay.
+        assert len(set(inputs)) == 1
     assert desk.asked == {0: 1, 1: 1}
 
 

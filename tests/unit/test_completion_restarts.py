@@ -26,7 +26,7 @@ from seqtor.actors.coordinator import Coordinator
 from seqtor.actors.deferrals import DEFERRALS_MAX
 from seqtor.actors.journal.memory import MemoryBackend
 from seqtor.actors.sequencer import Sequencer
-from seqtor.messages import ExecuteRun, GetStats
+from seqtor.messages import ExecuteRun, GetStats, RunSequenced
 from tests.programs import WAIT_S, simulated, threaded
 
 
@@ -148,6 +148,39 @@ def test_on_threads_agents_go_on_after_a_crash_of_the_core_and_no_call_is_made_t
     assert list(world.made.values()) == [1] * 5
 
 
+def crash_once_noting(monkeypatch: pytest.MonkeyPatch, ledger: Any) -> list[int]:
+    """Let the coordinator crash when it hears of a seq; notes what has ended by then."""
+    through: list[int] = []
+    original = Coordinator._methods[RunSequenced]
+
+    def crashing(actor: Any, message: Any) -> None:
+        if not through:
+            through.append(ledger.told.through)
+            raise RuntimeError("a defect of the runtime")
+        original(actor, message)
+
+    monkeypatch.setitem(Coordinator._methods, RunSequenced, crashing)
+    return through
+
+
+def test_a_run_that_has_ended_before_the_coordinator_heard_of_its_seq_is_in_the_records_after_a_crash(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told = 0
+    for seed in range(40):
+        with monkeypatch.context() as patch, make(simulated(seed), World(), is_async=False) as system:
+            submission = system.submit(Consult())
+            ledger = system._running._path.ledger  # type: ignore[union-attr]
+            crashed_at = crash_once_noting(patch, ledger)
+            assert submission.result()[:2] == (0, 0)
+            record = system.record(1)
+            assert record is not None
+            assert (record.state, record.id) == (State.COMMITTED, submission.id)
+            assert system.stats().restarts == 1
+            told += crashed_at[0]
+    assert told, "it had never ended before: the test shows nothing"
+
+
 @pytest.mark.parametrize("is_async", [False, True])
 def test_an_agent_that_a_stop_leaves_goes_on_after_the_next_start_with_what_it_was_answered(is_async: bool) -> None:
     backend, world = MemoryBackend(), World()
@@ -200,6 +233,22 @@ def live_until_sequenced(backend: MemoryBackend, world: World, life: int) -> tup
     return system, submission
 
 
+def test_a_deferred_run_goes_on_after_a_death_that_left_nothing_but_its_record() -> None:
+    backend, world = MemoryBackend(), World()
+    system, submission = live_until_sequenced(backend, world, 0)
+    assert system.stats().durable_through == 2
+    backend.close()  # No stop and no checkpoint: the process is gone.
+    dispatchers: Any = system._running._dispatchers  # type: ignore[union-attr]
+    dispatchers.stop(0)
+    with make(simulated(7, journal=backend), world, is_async=True) as again:
+        goes_on = again.submit(Consult(decides=True), idempotency_key="it")
+        assert goes_on.id == submission.id
+        assert goes_on.result()[:2] == (10, 1)
+        assert [record.state for record in again.commits() if record.run == submission.id] == [
+            State.COMMITTED, State.DEFERRED,
+        ]  # fmt: skip
+
+
 def test_a_deferred_run_is_open_in_a_checkpoint_and_its_key_stays_bound() -> None:
     backend, world = MemoryBackend(), World()
     system, submission = live_until_sequenced(backend, world, 0)
@@ -208,6 +257,7 @@ def test_a_deferred_run_is_open_in_a_checkpoint_and_its_key_stays_bound() -> Non
     assert record.state is State.DEFERRED
     assert submission.state is State.RUNNING
     now = record.sequenced_at
+    assert [row.seq for row in tuple(backend.keys())] == [None], "the key's run has not ended"
     system.stop(grace=0.0)  # Takes a checkpoint: what comes after reads nothing else.
     with make(simulated(6, journal=backend), world, is_async=True) as again:
         goes_on = again.submit(Consult(decides=True), idempotency_key="it")
