@@ -50,6 +50,7 @@ from seqtor.messages.runs import (
     ReplaceRun,
     RunRecord,
     RunsEnded,
+    RunsResumed,
     RunsSequenced,
     State,
     Stats,
@@ -69,7 +70,7 @@ class Coordinator(Actor):
     """Spawns runs, keeps their records, answers their callers."""
 
     receives: ClassVar[tuple[type, ...]] = (
-        RunsSequenced, BeginRuns, RunsBegun, RunSequenced, WithdrawRun, RunsEnded, RunsDurable, EffectsEnded,
+        RunsSequenced, RunsResumed, BeginRuns, RunsBegun, RunSequenced, WithdrawRun, RunsEnded, RunsDurable, EffectsEnded,
         AwaitDurable, ReplaceRun, ActorCrashed, GetStats, GetRecord, GetRuns, GetConflicts, Drain, TriggersDelayed,
         WaitOver, AbortRun, CancelTrigger, TriggersEnded, LookAtHead,
     )  # fmt: skip
@@ -114,6 +115,13 @@ class Coordinator(Actor):
         self._ledger.waiting_room.remind()
         self._end_again()
         in_flight, self._in_flight = self._in_flight, ()
+        self._execute_again(in_flight)
+
+    def on_runs_resumed(self, message: RunsResumed) -> None:
+        self._execute_again(message.submissions)
+
+    def _execute_again(self, in_flight: Sequence[Submission[Any]]) -> None:
+        """Execute runs that have their seqs already."""
         self._declare(in_flight)
         for submission in in_flight:
             self._known[submission.seq] = submission  # type: ignore[index]

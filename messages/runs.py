@@ -26,6 +26,7 @@ __all__ = [
     "RunConflicted",
     "RunRecord",
     "RunsEnded",
+    "RunsResumed",
     "RunsSequenced",
     "State",
     "Stats",
@@ -113,6 +114,16 @@ class TriggersEnded:
     """From: journal; in memory, sequencer. To: coordinator. Answer: none; these ended without a seq, and that is durable.
 
     Twice: the second is ignored.
+    """
+
+    submissions: tuple[Any, ...]
+
+
+@message
+class RunsResumed:
+    """From: the start. To: coordinator. Answer: none; runs of an earlier process execute again, under the seqs they have.
+
+    Lower runs that were overtaken; in seq order, before any other run. Twice: would execute them twice; it is sent once.
     """
 
     submissions: tuple[Any, ...]

@@ -122,12 +122,16 @@ class CommitPath:
         self.committer: Committer
 
     def start(self, in_flight: Sequence[Submission[Any]], *, journaled: bool) -> None:
-        """Start the three; `in_flight` are the runs of an earlier process that were overtaken: these have their seqs."""
+        """Start the three; what they are told first is what the edge tells them.
+
+        `in_flight` are the runs of an earlier process that were overtaken: they have their seqs, and slots from the
+        beginning. The coordinator is told of them when it knows the others (`RunsResumed`).
+        """
         self._journaled = journaled
         committer = self._open_epoch()
         core, root = self._dispatchers.core, self._root
         self.committer_ref = Committer.start_on(core, *committer, journaled=journaled, parent=root, restartable=True)
-        coordinator = (self._context(), self.ledger, self._settings.records_max, in_flight)
+        coordinator = (self._context(), self.ledger, self._settings.records_max)
         self.coordinator_ref = Coordinator.start_on(
             core, *coordinator, answers_at_once=not journaled, parent=root, restartable=True
         )

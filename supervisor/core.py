@@ -71,6 +71,7 @@ from seqtor.messages.runs import (
     GetStats,
     RunRecord,
     RunsEnded,
+    RunsResumed,
     State,
     Stats,
     TriggersDelayed,
@@ -246,7 +247,8 @@ class RunningSystem:
         self._crew = path.crew = open_crew(
             self._handlers, stores, self._resource_refs, dispatchers, settings.processes, self._name
         )
-        path.start(self._bound_to_seqs(open_runs), journaled=journal is not None)
+        overtaken = self._bound_to_seqs(open_runs)
+        path.start(overtaken, journaled=journal is not None)
         self._inbox = path.sequencer_ref.actor_inbox
         if journal is not None:
             journal.wire()
@@ -258,6 +260,8 @@ class RunningSystem:
         self._supervise()
         if journal is not None:
             journal.check(settings.retain)
+        if overtaken:
+            path.coordinator_ref.actor_inbox.tell(RunsResumed(submissions=tuple(overtaken)))
         self._started_at = dispatchers.clock.monotonic()
         self._accepting = True
         left = tuple(open_runs.submissions.values())
