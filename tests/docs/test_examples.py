@@ -13,7 +13,7 @@ EXAMPLES = sorted(path.parent.name for path in (ROOT / "examples").glob("*/__mai
 
 
 def test_every_example_has_a_short_form_and_a_row_in_the_list() -> None:
-    assert EXAMPLES == ["trading_desk"], "write a test of its short form below"
+    assert EXAMPLES == ["agent_desk", "trading_desk"], "write a test of its short form"
     listed = (ROOT / "examples" / "README.md").read_text(encoding="utf-8")
     assert not [name for name in EXAMPLES if f"[{name}]({name})" not in listed]
 
