@@ -17,7 +17,7 @@ from pathlib import Path
 
 import uvicorn
 
-from seqtor import SeqtorError, Supervisor, configure_logging
+from seqtor import Life, SeqtorError, Supervisor, configure_logging
 
 from .desk import Desk, make_desk
 from .exchange import Exchange
@@ -47,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (SeqtorError, OSError) as failure:
         print(f"The desk could not start: {failure}", file=sys.stderr)
         return 1
-    return 70 if desk.system.wait(0).broke_down else 0
+    return 70 if desk.system.life is Life.BROKEN_DOWN else 0
 
 
 def _server(desk: Desk, grace_s: float) -> uvicorn.Server:

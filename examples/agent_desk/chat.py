@@ -39,10 +39,8 @@ class Chat:
             async with asyncio.TaskGroup() as answering:  # Its end, by whatever, cancels all who wait for an answer.
                 while True:
                     await self._take_one(answering)
-        except* WebSocketDisconnect:
-            pass
-        except* TimeoutError:
-            await self._socket.close(1008, "read what you are sent")
+        except* (WebSocketDisconnect, TimeoutError):
+            pass  # Who does not read would not read a reason either: sending one would wait again.
 
     async def _take_one(self, answering: asyncio.TaskGroup) -> None:
         try:

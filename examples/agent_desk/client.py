@@ -11,12 +11,14 @@ import contextlib
 import json
 import random
 import sys
+import threading
 import uuid
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import WebSocketException
 
 __all__ = ["ask", "feed"]
 
@@ -67,11 +69,23 @@ async def _send_ticks(market: ClientConnection, per_second: float, count: int | 
 
 
 async def _talk(url: str) -> None:
+    lines: asyncio.Queue[str] = asyncio.Queue()
+    # A daemon, because a thread that waits at a terminal cannot be interrupted, and Ctrl-C shall not have to wait for it.
+    threading.Thread(target=_read_lines, args=(asyncio.get_running_loop(), lines), daemon=True).start()
     async with connect(url) as chat:
         print("Say what to trade, for example: buy 10 ACME below 105.00 (Ctrl-D ends)")
-        while line := await asyncio.to_thread(sys.stdin.readline):
+        while line := await lines.get():
             if line.strip():
                 await ask(chat, line.strip(), message_id=uuid.uuid4().hex, on_frame=_show)
+
+
+def _read_lines(loop: asyncio.AbstractEventLoop, lines: asyncio.Queue[str]) -> None:
+    with contextlib.suppress(RuntimeError):  # The loop was closed: nobody asks any more.
+        while True:
+            line = sys.stdin.readline()
+            loop.call_soon_threadsafe(lines.put_nowait, line)
+            if not line:
+                return
 
 
 def _show(frame: dict[str, Any]) -> None:
@@ -80,7 +94,7 @@ def _show(frame: dict[str, Any]) -> None:
     print(f"  {frame['type']}: {said}{more}")
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Talk to a desk, or feed it prices, until Ctrl-C."""
     parser = argparse.ArgumentParser(prog="python -m examples.agent_desk.client", description="Talk to an agent desk.")
     parser.add_argument("what", choices=["chat", "market"])
@@ -88,12 +102,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--name", default="me", help="of the chat's client (default: %(default)s)")
     parser.add_argument("--per-second", type=float, default=200, metavar="N", help="ticks (default: %(default)s)")
     options = parser.parse_args(arguments)
-    with contextlib.suppress(KeyboardInterrupt):
+    code = 0
+    try:
         if options.what == "chat":
             asyncio.run(_talk(f"{options.desk}/chat?client={options.name}"))
         else:
             asyncio.run(feed(f"{options.desk}/market", per_second=options.per_second))
+    except* KeyboardInterrupt:
+        pass
+    except* (OSError, WebSocketException) as gone:
+        print(f"There is no desk at {options.desk} (any more): {gone.exceptions[0]}", file=sys.stderr)
+        code = 1
+    return code
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

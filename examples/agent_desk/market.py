@@ -37,10 +37,8 @@ class Market:
                 both.create_task(self._answer())
                 while True:
                     await self._waiting.put(await self._take_one())
-        except* WebSocketDisconnect:
-            pass
-        except* TimeoutError:
-            await self._socket.close(1008, "read what you are sent")
+        except* (WebSocketDisconnect, TimeoutError):
+            pass  # Who does not read would not read a reason either: sending one would wait again.
 
     async def _take_one(self) -> Submission[bool] | dict[str, Any]:
         try:

@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import json
 import os
+import resource
 import select
 import signal
 import subprocess
@@ -19,18 +20,22 @@ from typing import Any, Self
 
 import pytest
 
+from seqtor import Supervisor
 from tests.programs import WAIT_S
 
 pytest.importorskip("uvicorn", reason="the gateway needs the extra [examples]")
 
+from starlette.websockets import WebSocket
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
-from examples.agent_desk.chat import OPEN_MAX
+from examples.agent_desk import frames
+from examples.agent_desk.chat import OPEN_MAX, Chat
 from examples.agent_desk.client import SYMBOLS, ask, feed
 from examples.agent_desk.desk import POSITION_MAX, Desk, make_desk
 from examples.agent_desk.exchange import Exchange
 from examples.agent_desk.frames import BYTES_MAX
+from examples.agent_desk.market import Market
 from examples.agent_desk.model import Model, Wish, wish_in
 from examples.agent_desk.records import Ask, PlaceOrder
 
@@ -167,11 +172,24 @@ def test_many_agents_decide_on_the_price_of_their_place_in_the_order_while_price
             frames = [await ask(chat, text, message_id=str(number)) for number, text in enumerate(asked)]
             return [frame.get("code", frame["type"]) for frame in frames]
 
+    def at_the_terminal() -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", "examples.agent_desk.client", "chat", "--desk", served.url],
+            cwd=ROOT,
+            input="\nhow are you?\n",
+            capture_output=True,
+            text=True,
+            timeout=WAIT_S,
+            check=True,
+        )
+        return done.stdout + done.stderr
+
     async def all_at_once() -> tuple[list[dict[str, Any]], list[str], list[dict[str, Any]]]:
         before = await served.feed(len(SYMBOLS))
         streaming = asyncio.create_task(served.feed(TICKS))
         refusing = asyncio.create_task(refusals())
         answered = await asyncio.gather(*(trade(f"c{each}", each) for each in range(6)))
+        assert "  answer: Say what to trade" in await asyncio.to_thread(at_the_terminal)
         return [frame for both in answered for frame in both], await refusing, before + await streaming
 
     with Served(tmp_path, "--read-seconds", "0.05", "--advise-seconds", "0.5") as served:
@@ -195,7 +213,9 @@ def test_many_agents_decide_on_the_price_of_their_place_in_the_order_while_price
         assert max(system.record(frame["seq"]).attempts for frame in answers) > 1, "a price has changed meanwhile"
         assert system.verify().executed > TICKS
     asked = [line.split()[0] for line in (tmp_path / "questions").read_text("utf-8").splitlines()]
-    assert (asked.count("read"), asked.count("advise")) == (12 + 4, 12 + 2), "once each, however often it was executed"
+    assert (asked.count("read"), asked.count("advise")) == (12 + 4 + 1, 12 + 2), (
+        "once each, however often it was executed"
+    )
 
 
 def test_a_kill_in_the_middle_of_an_agents_question_loses_no_answer_and_repeats_no_order(
@@ -299,11 +319,48 @@ def test_bad_frames_full_queues_and_lost_clients_hold_up_nobody(tmp_path: Path) 
     assert "Traceback" not in said
 
 
+@pytest.mark.parametrize("kind", ["chat", "market"])
+def test_a_client_that_does_not_read_is_given_up(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def receive() -> dict[str, Any]:
+        return {"type": "websocket.connect"} if len(sent) == 0 else {"type": "websocket.receive", "text": "no JSON"}
+
+    async def send(message: Any) -> None:
+        sent.append(message["type"])
+        if message["type"] != "websocket.accept":  # As uvicorn does when the other side reads nothing.
+            await asyncio.Event().wait()
+
+    async def serve() -> None:
+        socket = WebSocket({"type": "websocket"}, receive, send)
+        await asyncio.wait_for(
+            (Chat(system, socket, "alice") if kind == "chat" else Market(system, socket)).serve(), WAIT_S
+        )
+
+    sent: list[str] = []
+    system = Supervisor()
+    monkeypatch.setattr(frames, "SEND_S", 0.01)
+    asyncio.run(serve())
+    assert sent == ["websocket.accept", "websocket.send"]
+
+
 def test_a_desk_that_cannot_start_says_why(tmp_path: Path) -> None:
     with looked_into(tmp_path):
         with pytest.raises(AssertionError, match="could not start") as refused:
             Served(tmp_path)
         assert "desk.db" in str(refused.value)
+
+
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="the disk of another process is full by prlimit")
+def test_a_desk_whose_journal_fails_ends_with_an_exit_code_that_says_so(tmp_path: Path) -> None:
+    async def change_a_price() -> None:
+        with contextlib.suppress(ExceptionGroup):  # It may go before it can say that it does not know.
+            for answer in await served.feed(1):
+                assert (answer["type"], answer["code"]) == ("error", "outcome_unknown")
+
+    with Served(tmp_path) as served:
+        resource.prlimit(served.process.pid, resource.RLIMIT_FSIZE, (0, 0))
+        asyncio.run(asyncio.wait_for(change_a_price(), WAIT_S))
+        _, said = served.process.communicate(timeout=WAIT_S)
+        assert served.process.returncode == 70, said
 
 
 def test_the_exchange_places_once_under_a_key_also_after_a_restart(tmp_path: Path) -> None:
