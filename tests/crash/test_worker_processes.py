@@ -147,10 +147,15 @@ def test_a_program_that_starts_whenever_it_is_imported_is_told_to_guard_its_star
 
 def spinning(folder: Path) -> tuple[subprocess.Popen[str], int]:
     """A program in a process group of its own, whose worker process computes for ever; and that process."""
-    program = subprocess.Popen(
-        [sys.executable, write(folder), "spin"], cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE, text=True, start_new_session=True,
-    )  # fmt: skip
+    # A shell has what it starts in the background ignore interrupts, and so does whatever that starts.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        program = subprocess.Popen(
+            [sys.executable, write(folder), "spin"], cwd=folder, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE, text=True, start_new_session=True,
+        )  # fmt: skip
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert program.stdout is not None
     for _ in SAYS.splitlines():
         program.stdout.readline()
