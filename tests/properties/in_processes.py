@@ -5,6 +5,7 @@ A trigger carries its program and which stores there are, so a worker process ne
 
 from __future__ import annotations
 
+import dataclasses
 import pickle
 from collections.abc import Iterator
 from typing import Any
@@ -67,6 +68,8 @@ class ProcessDesk(Desk):
 
 def run_in_processes(case: Case) -> None:
     """Execute in two worker processes, on threads and on the loop, and compare with the serial oracle."""
+    plain = [dataclasses.replace(each, by_completion=False, declares=None) for each in case.submitted]
+    case = dataclasses.replace(case, submitted=tuple(plain))
     system = Supervisor(settings={"threads": case.threads, "processes": 2, **OFTEN})
     desk = ProcessDesk(case, system)
     with system:
@@ -74,6 +77,6 @@ def run_in_processes(case: Case) -> None:
         submissions = [system.submit(trigger, priority=each.priority) for trigger, each in desk.triggers()]
         wait_for(submissions)
         for submission in submissions:  # Executions in other processes are not counted there; the records say how many.
-            desk.attempts[submission.seq or 0] = system.record(submission.seq or 0).attempts
+            desk.attempts[desk.number_of(submission)] = system.record(submission.seq or 0).attempts
         check(desk, submissions, first)
         system.verify()  # Executes all of them in this process.
