@@ -23,7 +23,7 @@ def test_dense_programs_under_seeds_from(first: int) -> None:
             raise
 
 
-@pytest.mark.parametrize("first", range(0, int(1000 * FACTOR), SEEDS_PER_TEST))
+@pytest.mark.parametrize("first", range(0, int(250 * FACTOR), SEEDS_PER_TEST))
 def test_dense_programs_of_which_half_get_their_seq_when_they_are_done_under_seeds_from(first: int) -> None:
     for seed in range(first, first + SEEDS_PER_TEST):
         try:
@@ -33,7 +33,7 @@ def test_dense_programs_of_which_half_get_their_seq_when_they_are_done_under_see
             raise
 
 
-@pytest.mark.parametrize("first", range(0, int(100 * FACTOR), SEEDS_PER_TEST))
+@pytest.mark.parametrize("first", range(0, int(50 * FACTOR), SEEDS_PER_TEST))
 def test_dense_programs_of_which_half_get_their_seq_when_they_are_done_on_real_threads_from(first: int) -> None:
     for seed in range(first, first + SEEDS_PER_TEST):
         try:
