@@ -83,7 +83,7 @@ def test_a_hot_key_costs_about_two_executions_on_threads() -> None:
         system = threaded(4)
         open_numbers(system, is_async=is_async)
         attempts = executions(system, [Change(keys=("hot",)) for _ in range(1000)])
-        assert sum(attempts) / len(attempts) <= 2.05
+        assert sum(attempts) / len(attempts) <= 2.2  # Without the rule for unfinished attempts 2.6 to 2.9.
 
 
 @in_simulation
