@@ -62,17 +62,19 @@ def executed(system: Supervisor, store: Any) -> list[int]:
     return sorted(part for value in system.snapshot()[store].values() for part in value.parts)
 
 
-@pytest.mark.parametrize("journaled", [False, True])
+KILLED: list[tuple[type[Actor], type | None]] = [
+    (Sequencer, AcceptTriggers), (Sequencer, None), (Coordinator, RunsSequenced), (Coordinator, RunsEnded),
+     (Coordinator, None), (Journal, None),
+]  # fmt: skip
+
+
 @pytest.mark.parametrize(
-    ("kind", "message"),
-    [(Sequencer, AcceptTriggers), (Sequencer, None), (Coordinator, RunsSequenced), (Coordinator, RunsEnded),
-     (Coordinator, None), (Journal, None)],
-)  # fmt: skip
+    ("kind", "message", "journaled"),
+    [(*killed, journaled) for killed in KILLED for journaled in (False, True) if journaled or killed[0] is not Journal],
+)
 def test_an_actor_that_is_killed_at_any_line_executes_each_trigger_in_one_run(
     kind: type[Actor], message: type | None, journaled: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if kind is Journal and not journaled:
-        pytest.skip("there is none")
     happened = coalesced = 0
     for lines in range(60):
         with monkeypatch.context() as patch, crashing(patch) as crashes:
