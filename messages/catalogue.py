@@ -31,6 +31,7 @@ from seqtor.messages.journal import (
     AppendIntake,
     AwaitDurable,
     CheckpointDue,
+    CheckpointSkipped,
     EndTriggers,
     FinishCheckpoint,
     FlushIntake,
@@ -54,6 +55,7 @@ from seqtor.messages.lifecycle import (
     StoreRecovered,
     StoreRefusedToStart,
 )
+from seqtor.messages.reactions import FactsFound, FactsMatched, HoldReactions, MatchFacts, ReactionRecorded
 from seqtor.messages.refusals import DuplicateIntent, MailboxFull, StaleAttempt, StaleEpoch
 from seqtor.messages.runs import (
     AbortRun,
@@ -75,7 +77,17 @@ from seqtor.messages.runs import (
     TriggersEnded,
     WaitOver,
 )
-from seqtor.messages.stores import ApplyCommits, ValidateCommit, ValidationDone
+from seqtor.messages.schedules import LookAtSchedules, ScheduleChanged, ScheduledRunEnded, TickEnded
+from seqtor.messages.stores import (
+    ApplyCommits,
+    BeginOutside,
+    CommitsRead,
+    EditEnded,
+    PersistCommits,
+    StoreDue,
+    ValidateCommit,
+    ValidationDone,
+)
 from seqtor.messages.supervision import ActorDied, ChangeChildren, SupervisorTimer
 
 __all__ = ["CATALOGUE"]
@@ -114,6 +126,9 @@ CATALOGUE: tuple[type, ...] = (
     RunsEnded,
     RunsDurable,
     ApplyCommits,
+    PersistCommits,
+    StoreDue,
+    EditEnded,
     CarryOut,
     ReportFree,
     ResumeEffects,
@@ -121,9 +136,17 @@ CATALOGUE: tuple[type, ...] = (
     ExecuteEffect,
     EffectExecuted,
     EffectDue,
+    FactsFound,
+    MatchFacts,
+    FactsMatched,
     AppendEntry,
     EffectRecorded,
     EffectsEnded,
+    LookAtSchedules,
+    TickEnded,
+    ScheduledRunEnded,
+    ScheduleChanged,
+    ReactionRecorded,
     AwaitDurable,
     GetStats,
     GetRecord,
@@ -133,6 +156,7 @@ CATALOGUE: tuple[type, ...] = (
     ServeRequest,
     ReadJournal,
     CheckpointDue,
+    CheckpointSkipped,
     GetOpenWork,
     OpenWorkFound,
     MakeCheckpoint,
@@ -142,9 +166,12 @@ CATALOGUE: tuple[type, ...] = (
     Drain,
     Drained,
     HoldEffects,
+    HoldReactions,
     CloseResource,
     StoreRecovered,
     StoreRefusedToStart,
+    BeginOutside,
+    CommitsRead,
     ActorCrashed,
     ActorStarted,
     ActorStopped,

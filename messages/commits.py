@@ -115,7 +115,8 @@ class AttemptCrashed:
 class JudgeCommit:
     """From: committer. To: the judge on `pool`. Answer: `CommitJudged`. Twice: judged twice, the second is ignored.
 
-    Folds and invariants that are the user's code run there, on the states as of seq - 1, never on `core`.
+    Folds and invariants that are the user's code run there, on the states as of seq - 1, never on `core`. `around` are the
+    derived stores of those that are written, and all of their sources: index and state.
     """
 
     seq: int
@@ -123,6 +124,7 @@ class JudgeCommit:
     trigger: str
     accesses: tuple[StoreAccess, ...]
     states: tuple[Any, ...]
+    around: tuple[tuple[int, Any], ...]
     deadline_s: float
     epoch: int
 
@@ -131,13 +133,14 @@ class JudgeCommit:
 class CommitJudged:
     """From: the judge. To: committer. Answer: none. Twice: the second is ignored, as is one from an older epoch.
 
-    `resolved` pairs each access with (new state, effective writes); `outcome` is `COMMITTED`, or how the run ends.
+    `resolved` are the accesses that change a store, derived ones behind the others, each with the new state and the
+    effective writes; `outcome` is `COMMITTED`, or how the run ends.
     """
 
     seq: int
     attempt: int
     outcome: State
-    resolved: tuple[tuple[Any, Any], ...]
+    resolved: tuple[tuple[StoreAccess, Any, Any], ...]
     error: BaseException | None
     epoch: int
 

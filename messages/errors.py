@@ -15,6 +15,7 @@ __all__ = [
     "AlreadyResubmitted",
     "Cancelled",
     "DeadlineExceeded",
+    "DerivedUnreadable",
     "FootprintViolation",
     "HandlerFailed",
     "JournalCorrupted",
@@ -78,9 +79,10 @@ class HandlerFailed(SeqtorError):
     code = "handler_failed"
 
     def __init__(self, trigger: str, seq: int, attempts: int, cause: BaseException) -> None:
-        super().__init__(
-            f"{trigger} at seq {seq} failed in attempt {attempts}: {type(cause).__name__}: {cause}; nothing was written"
-        )
+        # A crash is no attempt of the handler's: each of them was at the same one.
+        how = str(cause) if isinstance(cause, RunCrashed) else f"{type(cause).__name__}: {cause}"
+        tried = "" if isinstance(cause, RunCrashed) else f" in attempt {attempts}"
+        super().__init__(f"{trigger} at seq {seq} failed{tried}: {how}; nothing was written")
         self.trigger = trigger
         self.seq = seq
         self.attempts = attempts
@@ -185,6 +187,12 @@ class StoreUnavailable(SeqtorError):
         if not 0 <= wait_s < math.inf:
             raise ValueError(f"retry_after must be seconds (0 or more) or a timedelta, got {retry_after!r}")
         self.retry_after = float(wait_s)
+
+
+class DerivedUnreadable(SeqtorError):
+    """A derived store was read whose function has raised, or which was not computed yet; what it would say is not known."""
+
+    code = "derived_unreadable"
 
 
 class FootprintViolation(SeqtorError):

@@ -11,6 +11,7 @@ __all__ = [
     "AppendIntake",
     "AwaitDurable",
     "CheckpointDue",
+    "CheckpointSkipped",
     "EndTriggers",
     "FinishCheckpoint",
     "FlushIntake",
@@ -50,10 +51,11 @@ class FlushIntake:
 
 @message
 class AppendEntry:
-    """From: run (its first call starts, a call's answer), effects (an outcome). To: journal.
+    """From: run (its first call starts, a call's answer), effects (an outcome), reactor (a decision). To: journal.
 
     Answer: None, when it is durable, and with the start of a call the acceptance of its run, too. `record` is a
-    `CallRecord` or an `EffectRecord`; `submission` is what the effect returned to be submitted.
+    `CallRecord`, an `EffectRecord` or a `ReactionRecord`; `submission` is what the effect returned to be submitted, or a
+    tuple of what the reactions start.
     Twice: two entries of which the reader takes the first.
     """
 
@@ -136,6 +138,14 @@ class CheckpointDue:
 
 
 @message
+class CheckpointSkipped:
+    """From: checkpointer. To: journal, which asks again later. Answer: none. There was nothing new, or it failed.
+
+    Twice: the same.
+    """
+
+
+@message
 class TrimJournal:
     """From: the edge, later journal itself. To: journal. Answer: none; deletes what checkpoint `info` stands for, in pieces.
 
@@ -187,3 +197,4 @@ class OpenWorkFound:
     dead_runs: tuple[Any, ...]
     resubmitted: tuple[tuple[str, str], ...]
     sequenced: tuple[Any, ...]
+    reactions: Any = None

@@ -19,13 +19,18 @@ __all__ = [
     "EffectRecord",
     "EndedRecord",
     "OpenEffect",
+    "OpenReactions",
     "OpenWork",
+    "ReactionLink",
+    "ReactionRecord",
     "RecordedCall",
     "RecordedConflict",
     "RecordedEffect",
     "RecordedError",
+    "RecordedFact",
     "RecordedTrigger",
     "SequencedRecord",
+    "WaitingRecord",
 ]
 
 FORMAT = 1
@@ -70,13 +75,15 @@ class RecordedCall(JournalRecord):
 class RecordedEffect(JournalRecord):
     """An effect that a commit released: the name of its function and its payload, with the version of its model.
 
-    `key` is the key of the dead letter that is carried out again; None for the key that follows from its place.
+    `key` is the key of the dead letter that is carried out again; None for the key that follows from its place. `alarm`: the
+    commit followed from an alarm, so that its failure is none.
     """
 
     name: str
     version: int = 1
     payload: JsonValue
     key: str | None = None
+    alarm: bool = False
 
 
 class RecordedConflict(JournalRecord):
@@ -95,7 +102,8 @@ class AcceptedRecord(JournalRecord):
     that a retry policy has made is the `run_number`-th of its trigger and follows the run `retry_of`; it is in the record
     of the run that it follows. `due` is before when a retry or a delayed trigger is not to run. `resubmits` is the place of
     a dead letter: its seq, with `.index` for an effect. `deferrals` is how many seqs of the run have ended as `deferred`.
-    `coalesce` is the key under which it becomes one with others that wait.
+    `coalesce` is the key under which it becomes one with others that wait. `scheduled` is the schedule that started it and
+    the slot (POSIX seconds). `causes` are the ids of the facts of which a reaction has made it.
     """
 
     format: int = FORMAT
@@ -113,6 +121,8 @@ class AcceptedRecord(JournalRecord):
     coalesce: str | None = None
     resubmits: str | None = None
     deferrals: int = 0
+    scheduled: tuple[str, float] | None = None
+    causes: list[str] = []
 
 
 class CallRecord(JournalRecord):
@@ -169,6 +179,13 @@ class EndedRecord(JournalRecord):
     ended_at: float
 
 
+class AbsorbedTrigger(JournalRecord):
+    """A trigger that became one with others, by its run id: how it was handed in."""
+
+    run: str
+    trigger: RecordedTrigger
+
+
 class CommitRecord(JournalRecord):
     """The terminal record of one seq: how the run ended, what it read from, wrote, was answered and released.
 
@@ -178,7 +195,8 @@ class CommitRecord(JournalRecord):
     `retry` is the run that follows one that ended as `retrying`, `deferred` the same run again, of a seq that ended so: it
     goes on, with its calls, until another record of it. Of a run with `sequence="completion"` `sequenced_at` is when it
     began, and `snapshot` may lie long before it. `coalesced` are the accepted triggers that the run stands for: this is
-    their terminal record, too.
+    their terminal record, too; `absorbed` are these with their triggers, if a reaction waits for such a status. `scheduled`
+    is as in `AcceptedRecord`.
     """
 
     format: int = FORMAT
@@ -211,9 +229,12 @@ class CommitRecord(JournalRecord):
     run_number: int = 1
     retry_of: str | None = None
     resubmits: str | None = None
+    scheduled: tuple[str, float] | None = None
     coalesced: list[str] = []
+    absorbed: list[AbsorbedTrigger] = []
     retry: AcceptedRecord | None = None
     deferred: AcceptedRecord | None = None
+    causes: list[str] = []
 
 
 class DeadRunRecord(JournalRecord):
@@ -231,6 +252,83 @@ class DeadRunRecord(JournalRecord):
     ended_at: float
     run_number: int = 1
     error: RecordedError | None = None
+
+
+class RecordedFact(JournalRecord):
+    """A fact that a reaction has yet to match, or that waits for others: what it is about, as JSON.
+
+    `kind` is "event", "status", "result", "failure", "effect" or "tick"; `name` the event's code, or the name of the
+    trigger, the effect or the schedule; `run` the run that it is about, of an event the one that emitted it; `at` when it
+    was recorded, POSIX seconds. The `payload` of a tick is its slot.
+    """
+
+    kind: str
+    id: str
+    at: float
+    seq: int | None
+    name: str
+    run: str | None = None
+    version: int = 1
+    payload: JsonValue = None
+    state: State | None = None
+    result: JsonValue = None
+    error: RecordedError | None = None
+    attempts: int = 0
+
+
+class WaitingRecord(JournalRecord):
+    """A fact that waits in a part of a half-met composite, since `at`; it has met these `conditions` of the part."""
+
+    composite: str
+    key: str
+    part: int
+    at: float
+    conditions: list[int]
+    fact: RecordedFact
+
+
+class ReactionLink(JournalRecord):
+    """What became of a fact: the reactions that it has matched, and the runs that they have started with it."""
+
+    fact: str
+    matched: list[str] = []
+    started: list[str] = []
+
+
+class ReactionRecord(JournalRecord):
+    """The entry that says what the reactor has decided: from here on these facts are `matched`, whatever crashes.
+
+    `number` counts them; one that is written twice has the same. `started` are the triggers that are accepted with it.
+    `waiting` began to wait in half-met composites; `gone` wait no more (composite, key, id of the fact). `failed` are
+    reactions whose functions raised: (reaction, id of the fact, text).
+    """
+
+    format: int = FORMAT
+    number: int
+    at: float
+    matched: list[str]
+    started: list[AcceptedRecord] = []
+    waiting: list[WaitingRecord] = []
+    gone: list[tuple[str, str, str]] = []
+    links: list[ReactionLink] = []
+    failed: list[tuple[str, str, str]] = []
+
+
+class OpenReactions(JournalRecord):
+    """What a checkpoint remembers of reactions. `kinds` are the kinds of facts that are of interest since `epoch`.
+
+    `facts` are those that have yet to be matched, in append order, `waiting` those of half-met composites. `matched` are the
+    facts of later commits that are matched already: (id, seq). `now` is the newest time that a composite has seen, `number`
+    that of the newest `ReactionRecord`.
+    """
+
+    epoch: int
+    kinds: list[str]
+    facts: list[RecordedFact] = []
+    waiting: list[WaitingRecord] = []
+    matched: list[tuple[str, int]] = []
+    now: float = 0.0
+    number: int = 0
 
 
 class OpenEffect(JournalRecord):
@@ -253,6 +351,8 @@ class OpenWork(JournalRecord):
     Where later seqs had overtaken the checkpoint's: `sequenced` are the runs that are bound to a seq and have not ended;
     `links` (seq, hash) and `passed` are what the records behind the checkpoint are held against, if that is not the one
     hash at its seq: the records up to it that one behind it follows, and those behind it that one up to it has followed.
+    `reactions` is there if the system has any. `changed` tells of the stores that write outside up to which seq they may
+    have been changed, `outside` up to which seq none of them needs the journal any more.
     """
 
     format: int = FORMAT
@@ -270,3 +370,6 @@ class OpenWork(JournalRecord):
     sequenced: list[SequencedRecord] = []
     links: list[tuple[int, str]] = []
     passed: list[int] = []
+    reactions: OpenReactions | None = None
+    changed: dict[str, int] = {}
+    outside: int | None = None

@@ -70,7 +70,7 @@ class AcceptTriggers:
 class TriggersDelayed:
     """From: the edge (`submit` with `delay=` or `at=`). To: coordinator, which lets them wait. Answer: none.
 
-    Twice: the second is ignored.
+    Twice: would run those twice whose time has come; each is sent once.
     """
 
     submissions: tuple[Any, ...]
@@ -274,6 +274,8 @@ class Stats(NamedTuple):
     over. `delayed`: triggers whose time has not come; they are not in `queued`. `outside`: completion runs that execute
     without a seq; they are running, too. `threads_replaced`: threads that were given up because a handler did not leave
     them; `threads_stuck`: those of them that it has not left to this moment.
+    `persisted_through`: the stores that write outside have done so for the commits up to this seq; `stores_suspended`: those
+    of them that cannot for now, and try again.
     `processes_replaced`: worker processes that have died, or were killed because a handler did not leave them.
     """
 
@@ -295,6 +297,8 @@ class Stats(NamedTuple):
     threads_stuck: int = 0
     processes_replaced: int = 0
     outside: int = 0
+    persisted_through: int = 0
+    stores_suspended: tuple[str, ...] = ()
 
 
 class RunRecord(NamedTuple):

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 
 from seqtor.messages.message import message
 
-__all__ = ["ApplyCommits", "Checkpoint", "Commit", "CommitIntent", "StoreAccess", "ValidateCommit", "ValidationDone",
-           "Write"]  # fmt: skip
+__all__ = ["ApplyCommits", "BeginOutside", "Checkpoint", "Commit", "CommitIntent", "CommitsRead", "EditEnded",
+           "PersistCommits", "StoreAccess", "StoreDue", "ValidateCommit", "ValidationDone", "Write"]  # fmt: skip
 
 
 class Write(NamedTuple):
@@ -48,7 +48,10 @@ class Checkpoint(NamedTuple):
 
 
 class Commit(NamedTuple):
-    """What a store learns of one commit: its seq, the keys read in this store, and the resulting writes."""
+    """What a store learns of one commit: its seq, the keys read in this store, and the resulting writes.
+
+    For `persist` the keys read are left out: the journal, from which a commit may come, does not keep them.
+    """
 
     seq: int
     reads: tuple[str, ...]
@@ -98,3 +101,68 @@ class ValidationDone:
     error: BaseException | None
     crashed: bool = False
     unavailable_s: float | None = None
+
+
+@message
+class PersistCommits:
+    """From: coordinator. To: a store cell that writes outside. Answer: none.
+
+    The store's commits that have become durable, in seq order; there are no others up to `through`. Twice: the second is
+    ignored, because its seqs are not above those that the cell was told.
+    """
+
+    commits: tuple[Commit, ...]
+    through: int
+
+
+@message
+class BeginOutside:
+    """From: the system, at its start. To: a store cell that writes outside. Answer: the submissions of the
+    edits that it found outside, when all that was durable is outside; at once if the medium is away.
+
+    `submit` hands in an `OutsideEdit` or `seqtor.drift`; `alarm` tells another alarm, with its code and payload; `read`
+    tells the journal to read (None: there is none).
+
+    Twice: answered twice.
+    """
+
+    submit: Any
+    alarm: Any
+    read: Any
+    reply_to: Any
+
+
+@message
+class CommitsRead:
+    """From: journal. To: the store cell that asked for them. Answer: none; the store's commits up to `through`.
+
+    `error` says why there are none. Twice: the second is ignored, because the store has gone on.
+    """
+
+    through: int
+    commits: tuple[Commit, ...]
+    error: BaseException | None = None
+
+
+@message
+class EditEnded:
+    """From: the edge, when the run of an `OutsideEdit` is durable. To: the store cell that submitted it. Answer: none.
+
+    Twice: the second is ignored.
+    """
+
+    key: str
+    content_json: str
+
+
+@message
+class StoreDue:
+    """From: a store cell, by itself or by a timer. To: the same. Answer: none; go on writing, or look for edits.
+
+    `incarnation` is that of the instance that set the timer. `more` says that there is something new to write, and no timer
+    has ended. Twice: harmless.
+    """
+
+    incarnation: int
+    looks: bool = False
+    more: bool = False
