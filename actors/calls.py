@@ -199,7 +199,7 @@ class Calls:
         if flight is None:
             return None
         try:
-            kept = _called(transaction, call_id, call, flight)
+            kept = _called(transaction, call_id, self._made(call), flight)
             if flight.passed is None:
                 self._wait(self._record(kept, *transaction.origin), transaction, call)
                 self._keep(kept)
@@ -217,7 +217,7 @@ class Calls:
 
     async def _fly(self, flight: Flight, call_id: str, call: Call, origin: tuple[float, int]) -> None:
         try:
-            kept = await _called_async(call_id, call, flight)
+            kept = await _called_async(call_id, self._made(call), flight)
             for reply in self._record(kept, *origin):
                 await reply
             self._keep(kept)
@@ -228,6 +228,11 @@ class Calls:
                 flight.passed = passed
         finally:
             self._land(call_id, flight)
+
+    def _made(self, call: Call) -> Call:
+        """The call as it is made: in a test something else may stand in for the outside."""
+        instead = self._context.instead
+        return call if instead is None else instead(call)
 
     def _take_off(self, transaction: Transaction, call_id: str, call: Call) -> Flight | None:
         """Note that the call is being made by this attempt, which is not over; None if another one makes it already."""

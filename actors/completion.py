@@ -49,7 +49,7 @@ def pin(publication: Publication) -> Pinned:
     """A copy to hold on to."""
     pinned = Pinned(
         publication.index, publication.seq, publication.states, {}, publication.ahead, publication.newest, (),
-        publication.ahead_last,
+        publication.ahead_last, publication.writers,
     )  # fmt: skip
     # Only one from before this process has a successor that stands for all that was written up to the start.
     older = publication.index < 0 and publication.next is not None

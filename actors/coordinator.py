@@ -1,8 +1,8 @@
 """The coordinator: one run actor per run, and what is known of every run.
 
-Owns the run actors (it is their parent) and the run records. Promises: a record is updated before the caller of its run
-is answered; every submission that was sequenced is completed exactly once; records are kept for the newest
-`records_max` runs.
+Owns the run actors (it is their parent) and what is known of runs, which `run_records` tells. Promises: a record is
+updated before the caller of its run is answered; every submission that was sequenced is completed exactly once; records
+are kept for the newest `records_max` runs.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from seqtor.actors.journal.open_runs import DEAD_STATES
 from seqtor.actors.ledger import Counted, Ledger
 from seqtor.actors.mailbox import Mailbox, answer, answer_error
 from seqtor.actors.processes.run import ProcessRun
-from seqtor.actors.retrying import retry_id
+from seqtor.actors.run_records import RunRecords, retried_as
 from seqtor.actors.runs import AsyncRun, Run, RunContext, SyncRun
 from seqtor.actors.submissions import Submission
 from seqtor.messages.commits import AttemptCrashed, BeginRuns, CommitRun, DeclareRuns, EndedRun
@@ -39,24 +39,18 @@ from seqtor.messages.runs import (
     AcceptTriggers,
     AttemptConflict,
     CancelTrigger,
-    ConflictReport,
     GetConflicts,
     GetRecord,
     GetRuns,
     GetStats,
-    HotKey,
     LookAtHead,
-    Pair,
     ReplaceRun,
-    RunRecord,
     RunsEnded,
     RunsResumed,
     RunsSequenced,
     State,
-    Stats,
     TriggersDelayed,
     TriggersEnded,
-    Wait,
     WaitOver,
 )
 
@@ -96,6 +90,7 @@ class Coordinator(Actor):
         self._outside: dict[
             Submission[Any], float
         ] = {}  # Completion runs under way: since when each has its seq, or 0.
+        self._records = RunRecords(context, ledger, self._outside, answers_at_once=answers_at_once)
         self._drains: list[Any] = []
         self._gone: Callable[[], BaseException] | None = None  # Why nothing becomes durable any more.
         self.sequencer: Mailbox
@@ -250,9 +245,10 @@ class Coordinator(Actor):
     def on_begin_runs(self, message: BeginRuns) -> None:
         """The lower runs have ended that may write what these have declared."""
         for seq in message.seqs:
-            submission = self._known[seq]
-            run: Any = submission.run
-            if run is not None and run.attempt == 0:
+            submission = self._known.get(seq)
+            run: Run | None = None if submission is None else submission.run
+            if run is not None and run.attempt == 0 and not run.begun:
+                run.begun = True
                 run._dispatcher.ready(run.actor_inbox)
 
     def on_runs_ended(self, message: RunsEnded) -> None:
@@ -266,10 +262,12 @@ class Coordinator(Actor):
             self._defer(message, restarting=restarting)
         try:
             counted = self._end_all(message, ledger.to_wake)
+            ledger.settle(counted, durable=self._answers_at_once)
+            self._ended_through = counted.through
+            if self._answers_at_once:  # First: a store that hears of the end of its edit has what that has committed.
+                self._have_persisted()
         finally:  # A crash half-way must not leave those asleep whose runs have been answered.
             ledger.wake()
-        ledger.settle(counted, durable=self._answers_at_once)
-        self._ended_through = counted.through
         if not self._answers_at_once:
             self._durable()  # The journal was told first, and may have been faster.
         elif ledger.awaited or ledger.awaited_counts:
@@ -303,7 +301,7 @@ class Coordinator(Actor):
             if ended.conflicts:
                 wasted += ended.attempts - 1
                 conflicts += len(ended.conflicts)
-                self._count_conflicts(submission, ended)
+                self._records.count_conflicts(submission, ended)
             states[ended.state] += 1
             if submission.origin is not None and submission.origin.absorbed and submission.origin.retry is None:
                 states[State.COALESCED] += len(submission.absorbed)
@@ -356,10 +354,17 @@ class Coordinator(Actor):
                 if ended.released is not None:
                     self._release(ended)
                 ledger.answered()  # Last: after a crash before this it is done once more, which changes nothing.
+            self._have_persisted()  # First, so that a store that hears of the end of its edit has what that has committed.
         finally:
             ledger.wake()
         self._answer_awaited()
         self._drain_when_answered()
+
+    def _have_persisted(self) -> None:
+        """Tell the stores that write outside what has become durable."""
+        backlog = self._ledger.backlog
+        if backlog is not None:
+            backlog.tell(min(self._answered_through, self._ended_through))
 
     def on_await_durable(self, message: AwaitDurable) -> None:
         ledger = self._ledger
@@ -421,7 +426,11 @@ class Coordinator(Actor):
             return
         attempt = head.run.attempt
         doing = f"executing attempt {attempt}" if attempt else "waiting for a thread"
-        watch.look(seq, head.handler.name, doing, next(reversed(self._known)) - seq)
+        watch.look(seq, head.handler.name, doing, lambda: self._count_behind(seq))
+
+    def _count_behind(self, head: int) -> int:
+        """How many runs wait for the head to end: those who have overtaken it do not."""
+        return sum(submission.run is not None for seq, submission in self._known.items() if seq > head)
 
     def on_cancel_trigger(self, message: CancelTrigger) -> None:
         """Pass it on: so it comes behind what was told here of the trigger, and what was told to the sequencer then."""
@@ -483,8 +492,8 @@ class Coordinator(Actor):
                 f"there is no run at seq {seq} that could be aborted: seqs start at 1; it was not given yet, or its "
                 f"run ended before this start, or before the newest {self._records_max} (records_max)"
             )
-        ended, retried_as = submission.ended_as or submission.state, _retried_as(submission)
-        more = "" if retried_as is None else f", it goes on as run {retried_as}"
+        ended, follows = submission.ended_as or submission.state, retried_as(submission)
+        more = "" if follows is None else f", it goes on as run {follows}"
         return f"the run at seq {seq} cannot be aborted, it has ended: {ended.value}{more}"
 
     def on_effects_ended(self, message: EffectsEnded) -> None:
@@ -529,6 +538,8 @@ class Coordinator(Actor):
                 self.sequencer.tell(Drain(reply_to=reply_to))
             elif self._ledger.open_effects:  # Some may be running, and what they return has yet to run.
                 self.effects.tell(Drain(reply_to=reply_to))
+            elif self._ledger.reactions is not None and self._ledger.reactions.busy:
+                self._ledger.reactions.reactor.tell(Drain(reply_to=reply_to))
             else:
                 answer(reply_to, Drained())
         self._ledger.released = False
@@ -587,7 +598,7 @@ class Coordinator(Actor):
     def _spawn(self, submission: Submission[Any], attempt: int = 1, *, outside: bool = False) -> Mailbox:
         """Make the run actor of a submission, or one in place of a stuck one; whoever calls schedules its mailbox."""
         stuck = submission.run
-        if not outside:
+        if submission.origin is not None and not outside:
             submission.take_over()
         run = self._make(submission, outside)
         if stuck is not None:
@@ -615,14 +626,6 @@ class Coordinator(Actor):
                 return ProcessRun(context, context.crew, submission)
         return SyncRun(context, context.pool, submission)
 
-    def _count_conflicts(self, submission: Submission[Any], ended: EndedRun) -> None:
-        for conflict in ended.conflicts:
-            self._ledger.hot_keys[conflict.store, conflict.key] += 1
-            writer = self._known.get(conflict.writer_seq or 0)
-            self._ledger.pairs[submission.handler.name, writer.handler.name if writer else "?"] += 1
-        if len(self._ledger.hot_keys) > 10_000:
-            self._ledger.hot_keys = Counter(dict(self._ledger.hot_keys.most_common(5_000)))
-
     def _log(self, submission: Submission[Any], ended: EndedRun) -> None:
         log = logger.bind(seq=ended.seq, attempt=ended.attempts, trigger=submission.handler.name, actor="coordinator")
         if ended.state is State.FAILED:
@@ -648,114 +651,12 @@ class Coordinator(Actor):
 
     def answer(self, query: GetStats | GetRecord | GetRuns | GetConflicts) -> Any:
         """The answer of a query to which the others have added what they know."""
-        if isinstance(query, GetStats):
-            return self._stats(query)
-        if isinstance(query, GetConflicts):
-            return self._conflict_report(query)
-        if isinstance(query, GetRuns):
-            return self._records(query)
-        submission = self._known.get(query.seq)
-        return None if submission is None else self._record(query.seq, query.conflicts, query.blocked_by, submission)
-
-    def _records(self, query: GetRuns) -> tuple[RunRecord, ...]:
-        known = self._known
-        before = next(reversed(known), 0) + 1 if query.before is None else query.before
-        in_flight = {seq: (conflicts, blocked_by) for seq, conflicts, blocked_by in query.in_flight}
-        found = []
-        for seq in range(before - 1, before - 1 - query.count, -1):
-            if seq in known:
-                conflicts, blocked_by = in_flight.get(seq, ((), None))
-                found.append(self._record(seq, conflicts, blocked_by, known[seq]))
-        return tuple(found)
-
-    def _stats(self, message: GetStats) -> Stats:
-        in_flight = max(0, message.current_seq - self._ledger.counted.ended)
-        counted = self._ledger.counted
-        counts = {state: count for state, count in counted.states.items() if count}
-        waiting_room = self._ledger.waiting_room
-        if message.queued or waiting_room.delayed:
-            counts[State.QUEUED] = message.queued + waiting_room.delayed
-        if in_flight + message.outside:
-            counts[State.RUNNING] = in_flight + message.outside
-        head = self._known.get(self._ended_through + 1)
-        durable_through = message.committed_through if self._answers_at_once else self._ledger.durable_through
-        return Stats(
-            current_seq=message.current_seq,
-            next_commit_seq=message.committed_through + 1,
-            committed_through=message.committed_through,
-            durable_through=durable_through,
-            effects_through=min(durable_through, min(self._ledger.open_effects, default=durable_through + 1) - 1),
-            queued=message.queued,
-            in_flight=in_flight,
-            pending_commits=message.pending_commits,
-            head_age=None if not in_flight or head is None else max(0.0, message.now - self._numbered_at(head)),
-            state_counts=counts,
-            conflicts=counted.conflicts + message.conflicts_in_flight,
-            restarts=message.restarts,
-            retries_waiting=waiting_room.retries,
-            delayed=waiting_room.delayed,
-            threads_replaced=sum(place.replaced for place in self._places_of_threads),
-            threads_stuck=sum(place.stuck for place in self._places_of_threads),
-            processes_replaced=0 if self._context.crew is None else self._context.crew.replaced,
-            outside=message.outside,
-        )
-
-    @property
-    def _places_of_threads(self) -> tuple[Any, ...]:
-        context = self._context
-        return tuple(dict.fromkeys(place for place in (context.pool, context.outside) if place is not None))
-
-    def _numbered_at(self, submission: Submission[Any]) -> float:
-        return self._outside.get(submission) or submission.sequenced_at
-
-    def _record(
-        self, seq: int, conflicts: tuple[AttemptConflict, ...], blocked_by: int | None, submission: Submission[Any]
-    ) -> RunRecord:
-        run, origin = submission.run, submission.origin
-        retry = None if origin is None else origin.retry
-        error = None if run is not None else submission.error
-        return RunRecord(
-            seq=seq,
-            id=submission.id,
-            trigger=submission.trigger,
-            state=submission.ended_as or submission.state,
-            attempts=submission.attempts if run is None else max(1, run.attempt),
-            error=None if error is None else _text(error),
-            conflicts=submission.conflicts if run is None else conflicts,
-            blocked_by=None if run is None else blocked_by,
-            caused_by=() if submission.cause is None else (submission.cause,),
-            causes=self._ledger.causes.get(seq, ()),
-            durable=submission.done or (submission.ended_as is State.RETRYING and seq <= self._answered_through),
-            submitted_at=submission.submitted_at,
-            sequenced_at=submission.sequenced_at,
-            committed_at=submission.ended_at if run is None else None,
-            handler_s=submission.handler_s if run is None else 0.0,
-            retry_of=None if retry is None else retry.of,
-            retried_as=_retried_as(submission),
-            run_number=1 if retry is None else retry.run_number,
-            resubmits=None if origin is None else origin.resubmits,
-        )
+        return self._records.answer(query, self._ended_through, self._answered_through)
 
     @property
     def _answered_through(self) -> int:
         """The last seq whose record is durable; in memory, that there is."""
         return self._ended_through if self._answers_at_once else self._ledger.durable_through
-
-    def _name_at(self, seq: int) -> str:
-        return self._known[seq].handler.name if seq in self._known else "?"
-
-    def _conflict_report(self, query: GetConflicts) -> ConflictReport:
-        counted = self._ledger.counted
-        return ConflictReport(
-            conflicts=counted.conflicts,
-            executions=counted.executions,
-            wasted_executions=counted.wasted,
-            hottest_keys=tuple(HotKey(*place, count) for place, count in self._ledger.hot_keys.most_common(10)),
-            pairs=tuple(Pair(*pair, count) for pair, count in self._ledger.pairs.most_common(10)),
-            waits=tuple(
-                Wait(seq, self._name_at(seq), to, blocker, self._name_at(blocker)) for seq, blocker, to in query.waits
-            ),
-        )
 
 
 def _begins_when_told(submission: Submission[Any]) -> bool:
@@ -767,17 +668,6 @@ def _answer_through(awaited: list[tuple[int, int, Any]], through: int) -> None:
     while awaited and awaited[0][0] <= through:
         answer(awaited[0][2], None)
         heapq.heappop(awaited)  # Last: after a crash before this it is answered once more, which changes nothing.
-
-
-def _text(error: BaseException) -> str:
-    return str(error) if isinstance(error, Rejected) else f"{type(error).__name__}: {error}"
-
-
-def _retried_as(submission: Submission[Any]) -> str | None:
-    if submission.ended_as is not State.RETRYING:
-        return None
-    retry = None if submission.origin is None else submission.origin.retry
-    return retry_id(submission.id, 2 if retry is None else retry.run_number + 1)
 
 
 def _error_maker(submission: Submission[Any], ended: EndedRun) -> Any:

@@ -2,13 +2,13 @@
 
 Owns their making from `writes=` and the check that a run kept to its own. Promises: a footprint follows from the trigger
 alone, so every attempt, a restart and a replay have the same; the user's function runs where the trigger is handed in,
-never on the core. A store whose writes cannot be told apart by key (one of the user's own, or one with invariants or
-validators, which look at all of it) is declared as a whole, whatever key was named.
+never on the core. A store whose writes cannot be told apart by key (one of the user's own, or one with validators or with
+invariants that look at all of it) is declared as a whole, whatever key was named; so is what is derived from it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from seqtor.actors.stores.contract import StoreRef
@@ -91,10 +91,8 @@ def recorded(footprint: Footprint | None, stores: Sequence[StoreRef[Any]]) -> li
 def recorded_footprint(kept: Sequence[tuple[str, str | None]], stores: Sequence[StoreRef[Any]]) -> Footprint:
     """What `recorded` has kept."""
     indexes = {ref.name: ref.index for ref in stores}
-    return Footprint(
-        frozenset([(indexes[store], key) for store, key in kept if key is not None]),
-        frozenset([indexes[store] for store, key in kept if key is None]),
-    )
+    declared = [(stores[indexes[store]], key) for store, key in kept]
+    return _footprint([ref if key is None else (ref, key) for ref, key in declared], stores, "a footprint", TypeError)
 
 
 def violation(
@@ -119,9 +117,18 @@ def violation(
 
 def _asked(writes: Callable[[Any], Any], trigger: Trigger[Any], place: str) -> list[Any]:
     try:
-        return list(writes(trigger))
+        found = writes(trigger)
+        is_listed = isinstance(found, Iterable) and not isinstance(found, (str, bytes, Mapping))
+        declared = list(found) if is_listed else []
     except Exception as error:
         raise TypeError(f"{place} raised {type(error).__name__}: {error}, for {trigger!r}") from error
+    is_pair = isinstance(found, tuple) and len(found) == 2 and isinstance(found[1], str)
+    if is_pair or not is_listed:
+        raise TypeError(
+            f"{place} returned {found!r} for {trigger!r}: it returns a list of stores and pairs, such as "
+            "[(orders, trigger.order_id)], and [] if nothing is written"
+        )
+    return declared
 
 
 def _footprint(
@@ -141,4 +148,6 @@ def _footprint(
             stores.add(ref.index)
         else:
             keys.add((ref.index, key))
+    written = stores | {store for store, _ in keys}
+    stores |= {ref.index for ref in known if any(source.index in written for source in ref.spec.sources)}
     return Footprint(frozenset([place for place in keys if place[0] not in stores]), frozenset(stores))

@@ -130,6 +130,7 @@ class Handlers:
         self._by_type: dict[type, Handler] = {}
         self._by_name: dict[str, Handler] = {}
         self._lock = threading.Lock()
+        self._defaults: set[type] = set()
 
     def __iter__(self) -> Iterator[Handler]:
         return iter(self._by_type.values())
@@ -140,6 +141,11 @@ class Handlers:
     def add(self, handler: Handler) -> None:
         """Register; raises RegistrationError if the type, its name or its function will not do."""
         kind = handler.trigger_type
+        if kind in self._defaults:
+            self._defaults.remove(kind)
+            handler.number = self._by_type[kind].number
+            self._by_type[kind] = self._by_name[handler.name] = handler
+            return
         if kind in self._by_type:
             raise RegistrationError(
                 f"{kind.__name__} has the handler {_name(self._by_type[kind].function)} already, so "
@@ -156,6 +162,11 @@ class Handlers:
         handler.number = len(self._by_type)
         self._by_type[kind] = handler
         self._by_name[handler.name] = handler
+
+    def add_default(self, handler: Handler) -> None:
+        """Register a handler in whose place the program may register one of its own."""
+        self.add(handler)
+        self._defaults.add(handler.trigger_type)
 
     def add_once(self, handler: Handler) -> Handler:
         """Register a handler found while the system runs, unless another thread was faster; returns the one to use."""

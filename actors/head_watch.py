@@ -7,6 +7,8 @@ behind it, and then at intervals that double, up to a day.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from loguru import logger
 
 from seqtor.actors.clock import Clock
@@ -36,8 +38,8 @@ class HeadWatch:
         if self._after_s is not None:
             self._set(self._after_s)
 
-    def look(self, seq: int, name: str, doing: str, behind: int) -> None:
-        """This is the head now; `doing` says what it does, `behind` how many runs wait for it."""
+    def look(self, seq: int, name: str, doing: str, count_behind: Callable[[], int]) -> None:
+        """This is the head now; `doing` says what it does, `count_behind` how many runs have not ended behind it."""
         if self._after_s is None:
             return
         now = self._clock.monotonic()
@@ -46,6 +48,7 @@ class HeadWatch:
         age_s = now - self._since
         if age_s >= self._next_s * 0.999:
             self._next_s *= 2
+            behind = count_behind()
             if behind:
                 text = "seq {} ({}) has held the order for {:.1f} s: {}; {} runs wait behind it"
                 logger.bind(seq=seq, trigger=name, actor="coordinator").warning(text, seq, name, age_s, doing, behind)

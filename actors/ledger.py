@@ -21,9 +21,13 @@ if TYPE_CHECKING:
     from seqtor.actors.last_writers import LastWriters
     from seqtor.actors.mailbox import Mailbox
     from seqtor.actors.publications import Publication
+    from seqtor.actors.reactor.book import ReactionBook
+    from seqtor.actors.reactor.deciding import Decision
+    from seqtor.actors.stores.outside import Backlog
     from seqtor.actors.submissions import Submission
     from seqtor.actors.waiting_room import WaitingRoom
     from seqtor.messages.commits import EndedRun
+    from seqtor.messages.facts import Fact
     from seqtor.messages.records import RecordedEffect
 
 __all__ = ["Counted", "Ledger", "Told"]
@@ -69,9 +73,10 @@ class Ledger:
     """The books of one system, from the publication with which it starts."""
 
     __slots__ = (
-        "aborting", "asked", "awaited", "awaited_counts", "carried", "causes", "counted", "dead_letters", "durable_count",
-        "durable_through", "ending", "epoch", "hot_keys", "journal_restarts", "last_writers", "now", "open_effects", "pairs",
-        "released", "restarts", "resumed", "runs", "to_wake", "told", "undurable", "unsettled", "waiting_room",
+        "aborting", "asked", "awaited", "awaited_counts", "backlog", "carried", "causes", "counted", "dead_letters",
+        "durable_count", "durable_through", "ending", "epoch", "hot_keys", "journal_restarts", "last_writers", "now",
+        "open_effects", "pairs", "reactions", "released", "restarts", "resumed", "runs", "to_wake", "told",
+        "undurable", "unsettled", "waiting_room",
     )  # fmt: skip
 
     def __init__(self, publication: Publication, epoch: int, now: float) -> None:
@@ -90,6 +95,8 @@ class Ledger:
         self.pairs: Counter[tuple[str, str]] = Counter()
         self.resumed: dict[str, Resumed] = {}  # By run id, what runs go on with that had made calls before the start.
         self.open_effects: dict[int, dict[int, RecordedEffect]] = {}  # By seq, in their order, and index.
+        self.reactions: ReactionBook | None = None  # None if there are none.
+        self.backlog: Backlog | None = None  # None if no store writes outside.
         self.released = False  # Something was accepted that a run or an effect had submitted; a drain looks once more.
         self.carried: set[int] = set()  # Seqs whose effects have been open, of runs that may yet be released once more.
         self.asked = itertools.count()
@@ -123,7 +130,9 @@ class Ledger:
 
     def finish_end(self, submission: Submission[Any]) -> None:
         """Note that it has ended, is answered and is counted."""
-        del self.ending[submission]
+        ending = self.ending.pop(submission)
+        if self.reactions is not None:
+            self.reactions.note(submission, None, ending.ended_at)
         states = Counter(self.counted.states)
         states[submission.ended_as] += 1  # type: ignore[index]  # It was settled when that was decided.
         self.counted = self.counted._replace(states=states)
@@ -145,14 +154,24 @@ class Ledger:
         self.counted = counted
         if durable:
             self.carried.clear()
+            if self.backlog is not None:
+                for ended in message.runs:
+                    self.backlog.note(ended)
+            if self.reactions is not None:
+                for ended in message.runs:
+                    self.reactions.note(ended.submission, ended.seq, message.ended_at)
         else:
             self.undurable.extend(message.runs)
 
     def answered(self) -> None:
         """Note that the oldest run that is durable was answered and released."""
-        self.undurable.popleft()
+        ended = self.undurable.popleft()
         if self.carried:
             self.carried.clear()
+        if self.backlog is not None:
+            self.backlog.note(ended)
+        if self.reactions is not None:
+            self.reactions.note(ended.submission, ended.seq, ended.submission.ended_at)
 
     def open_effects_of(self, seq: int, effects: Sequence[RecordedEffect]) -> None:
         """Note the effects that a commit has released. Twice: the first counts, also when they have ended."""
@@ -160,14 +179,37 @@ class Ledger:
             self.carried.add(seq)
             self.open_effects[seq] = dict(enumerate(effects))
 
-    def end_effect(self, seq: int, index: int, submission: Submission[Any] | None, sequencer: Mailbox) -> None:
-        """Note the end of an effect, and accept what it returned, if anything. Twice: the second changes nothing."""
+    def end_effect(
+        self, seq: int, index: int, submission: Submission[Any] | None, sequencer: Mailbox, failure: Fact | None = None
+    ) -> None:
+        """Note the end of an effect, accept what it returned, if anything, and have reactions look at its failure.
+
+        Twice: the second changes nothing.
+        """
         left = self.open_effects.get(seq, {})
         if left.pop(index, None) is None:
             return
         if not left:
             del self.open_effects[seq]
+        if failure is not None and self.reactions is not None:
+            self.reactions.add((failure,))
         if submission is not None:
-            self.released = True
+            self._accept((submission,), sequencer)
+
+    def end_matching(self, sequencer: Mailbox) -> Decision:
+        """Note that what the reactor decided is recorded, and accept what it starts."""
+        assert self.reactions is not None
+        decision = self.reactions.finish()
+        for fact in decision.facts:
+            link = decision.links.get(fact.id)
+            if link is not None and link.started and fact.seq in self.runs:
+                self.causes[fact.seq] = (*self.causes.get(fact.seq, ()), *link.started)
+        if decision.started:
+            self._accept(decision.started, sequencer)
+        return decision
+
+    def _accept(self, submissions: tuple[Submission[Any], ...], sequencer: Mailbox) -> None:
+        self.released = True
+        for submission in submissions:
             submission._intake.open[submission] = None
-            sequencer.tell(AcceptTriggers(submissions=(submission,), bypasses=True))
+        sequencer.tell(AcceptTriggers(submissions=submissions, bypasses=True))

@@ -12,6 +12,8 @@ from typing import Any, NamedTuple
 
 __all__ = ["NotBefore", "not_before"]
 
+DELAY_MAX_S = 100 * 366 * 86_400
+
 
 class NotBefore(NamedTuple):
     """A wait of `delay_s` seconds, or until `at` (POSIX seconds): one of the two."""
@@ -49,4 +51,6 @@ def _seconds(delay: Any) -> float:
         raise TypeError(f"delay is seconds (a number, 0 or more) or a timedelta, got {delay!r}")
     if not math.isfinite(value) or value < 0:
         raise ValueError(f"delay must be 0 seconds or more, and finite, got {delay!r}: leave it out to run at once")
+    if value > DELAY_MAX_S:
+        raise ValueError(f"delay must be at most {DELAY_MAX_S} seconds, which is 100 years, got {delay!r}")
     return float(value)

@@ -15,6 +15,7 @@ from seqtor.actors.not_before import NotBefore
 from seqtor.actors.submissions import Origin, Submission, require_key
 from seqtor.messages.commits import Released
 from seqtor.messages.errors import RegistrationError
+from seqtor.messages.events import is_alarm
 from seqtor.messages.records import RecordedCall, RecordedEffect
 
 if TYPE_CHECKING:
@@ -41,7 +42,12 @@ class Outbox:
         self.effects: list[RecordedEffect] = []
 
     def submit(
-        self, trigger: Trigger[Any], priority: Priority | None, key: str | None, not_before: NotBefore | None = None
+        self,
+        trigger: Trigger[Any],
+        priority: Priority | None,
+        key: str | None,
+        not_before: NotBefore | None = None,
+        scheduled: tuple[str, float] | None = None,
     ) -> str:
         """Add a trigger; returns the run id that it will have. A delay counts from the run's `tx.now`."""
         checked, handler, chosen, own_time = self._prepare(trigger, priority)
@@ -51,6 +57,8 @@ class Outbox:
         due = None if not_before is None else not_before.due(moment)
         coalesce = None if handler.coalesce is None else key_of(checked, handler, key)
         origin = Origin(f"{parent.id}.{index}", require_key(key), parent.id, due=due, coalesce=coalesce)
+        if scheduled is not None:
+            origin = origin._replace(scheduled=scheduled)
         event_time = (moment if due is None else due) if own_time is None else own_time
         submission: Submission[Any] = Submission(
             parent._intake, index, checked, handler, chosen, event_time, moment, origin
@@ -63,7 +71,8 @@ class Outbox:
         """Add an effect. Raises RegistrationError for an unknown function, TypeError for a payload that will not do."""
         if self._functions is None:
             raise RegistrationError("no effect is registered here: decorate the function with @system.effect(...)")
-        self.effects.append(self._functions.record(function, payload))
+        effect = self._functions.record(function, payload)
+        self.effects.append(effect.model_copy(update={"alarm": True}) if is_alarm(self._parent.id) else effect)
 
     def effect_again(self, effect: RecordedEffect) -> None:
         """Add an effect that was given up, as it was kept. Raises RegistrationError for an unknown function."""

@@ -85,6 +85,10 @@ class Listener:
             raise StopAsyncIteration
         return self.values.popleft()
 
+    async def aclose(self) -> None:
+        """Listen no more, before the end."""
+        self._progress.remove(self)
+
     async def _next(self) -> None:
         """Wait until a value has come, or the run has ended."""
         if self._driver is not None:  # A simulated system has no thread of its own: drive it from here.

@@ -7,7 +7,9 @@ committer. A snapshot is one publication, as a seq sees it: what has ended below
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Collection, Mapping, Sequence
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from immutables import Map
@@ -18,7 +20,8 @@ if TYPE_CHECKING:
     from seqtor.actors.last_writers import LastWriters
     from seqtor.actors.stores.contract import StoreSpec
 
-__all__ = ["NOTHING_AHEAD", "Ahead", "Board", "Changes", "Publication", "state_below"]
+__all__ = ["NOTHING_AHEAD", "Ahead", "Board", "Changes", "Publication", "StateBelow", "Writers",
+           "with_writer", "without_writer"]  # fmt: skip
 
 Changes = tuple[tuple[int, tuple[Write, ...]], ...]
 """What one commit has written: the resulting writes by store index."""
@@ -26,19 +29,25 @@ Changes = tuple[tuple[int, tuple[Write, ...]], ...]
 Ahead = Map[int, Changes]
 """The commits that have overtaken a lower seq which has not ended, by seq."""
 
+Writers = Map[tuple[int, str], tuple[int, ...]]
+"""By store and key, which of these have written it, in rising order."""
+
 NOTHING_AHEAD: Ahead = Map()
+NO_WRITERS: Writers = Map()
 
 
 class Publication:
     """All stores' states after `seq`, through which everything has ended, and the keys that changed, by store.
 
-    `ahead` are the commits that have overtaken, the highest at `ahead_last`; `newest` are the states with them in it: what a
-    seq above them all sees. Nearly all do, and tens of thousands may be ahead: so nobody has to look through them.
+    `ahead` are the commits that have overtaken, the highest at `ahead_last`, `writers` who of them has written what.
+    `newest` are the states with them in it: what a seq above them all sees. Nearly all do, and tens of thousands may be
+    ahead: so nobody has to look through them.
     `writes` are the keys that runs up to `seq` have changed since the publication before, `overtakers` the same of each run
     that has overtaken since. `next` is the publication after this one, None while this is the newest.
     """
 
-    __slots__ = ("ahead", "ahead_last", "index", "newest", "next", "overtakers", "seq", "states", "writes")
+    __slots__ = ("ahead", "ahead_last", "index", "newest", "next", "overtakers", "seq", "states", "writers",
+                 "writes")  # fmt: skip
 
     def __init__(
         self,
@@ -50,6 +59,7 @@ class Publication:
         newest: tuple[Any, ...] | None = None,
         overtakers: Sequence[tuple[int, Mapping[int, Collection[str]]]] = (),
         ahead_last: int = 0,
+        writers: Writers | None = None,
     ) -> None:
         self.index = index
         self.seq = seq
@@ -58,6 +68,7 @@ class Publication:
         self.ahead = ahead
         self.ahead_last = max(ahead) if ahead and not ahead_last else ahead_last
         self.newest = states if newest is None else newest
+        self.writers = writers_of(ahead) if writers is None else writers
         self.overtakers = overtakers
         self.next: Publication | None = None
 
@@ -73,35 +84,82 @@ class Publication:
         return (self.writes, *[writes for overtaker, writes in self.overtakers if overtaker < seq])
 
 
-def state_below(state: Any, ahead: Ahead, newest: Any, seq: float, store: int, spec: StoreSpec[Any]) -> Any:
+def writers_of(ahead: Ahead) -> Writers:
+    """Who of those that have overtaken has written what."""
+    writers = NO_WRITERS
+    for seq in sorted(ahead):
+        writers = with_writer(writers, seq, ahead[seq])
+    return writers
+
+
+def with_writer(writers: Writers, seq: int, changes: Changes) -> Writers:
+    """The same with one more that has overtaken."""
+    for place in _places(changes):
+        writers = writers.set(place, tuple(sorted((*writers.get(place, ()), seq))))
+    return writers
+
+
+def without_writer(writers: Writers, seq: int, changes: Changes) -> Writers:
+    """The same without one that the order has caught up with."""
+    for place in _places(changes):
+        others = tuple([each for each in writers[place] if each != seq])
+        writers = writers.set(place, others) if others else writers.delete(place)
+    return writers
+
+
+def _places(changes: Changes) -> set[tuple[int, str]]:
+    """What was written; a custom store may be written twice under one key."""
+    return {(store, write.key) for store, writes in changes for write in writes}
+
+
+class StateBelow:
     """A store as `seq` sees it: with what has overtaken up to there, and not with what has overtaken it.
 
-    `state` is the store without any overtaker, `newest` with all of them.
+    Nothing is computed before it is asked for: a run that has declared what it writes reads little else, and of that nothing
+    has overtaken it.
     """
-    above: dict[str, Any] = {}  # What is not to be seen, and what is in its place.
-    below: list[tuple[int, tuple[Write, ...]]] = []
-    for overtaker, changes in ahead.items():
-        for index, writes in changes:
-            if index != store:
-                continue
-            if overtaker < seq:
-                below.append((overtaker, writes))
-            else:
-                above.update(dict(writes))
-    if not above:
-        return newest
-    below.sort()
-    if not spec.by_key:
-        for _, writes in below:
+
+    __slots__ = ("_publication", "_seq", "_spec", "_store")
+
+    def __init__(self, publication: Publication, seq: float, store: int, spec: StoreSpec[Any]) -> None:
+        self._publication = publication
+        self._seq = seq
+        self._store = store
+        self._spec = spec
+
+    def part(self, key: str) -> Any:
+        """What the store holds under a key. Only of a store whose writes are told apart by key."""
+        publication, store, seq = self._publication, self._store, self._seq
+        seqs = publication.writers.get((store, key))
+        if seqs is None or seqs[-1] < seq:
+            return self._spec.part(publication.newest[store], key)
+        lower = bisect_left(seqs, seq)
+        if not lower:
+            return self._spec.part(publication.states[store], key)
+        writes = next(writes for index, writes in publication.ahead[seqs[lower - 1]] if index == store)
+        return next(write.op for write in writes if write.key == key)
+
+    def whole(self) -> Any:
+        """The store's state."""
+        publication, store, spec = self._publication, self._store, self._spec
+        above: set[str] = set()
+        below: list[tuple[int, tuple[Write, ...]]] = []
+        for overtaker, changes in publication.ahead.items():
+            for index, writes in changes:
+                if index != store:
+                    continue
+                if overtaker < self._seq:
+                    below.append((overtaker, writes))
+                else:
+                    above.update([write.key for write in writes])
+        if not above:
+            return publication.newest[store]
+        if spec.by_key:
+            return spec.fold(publication.newest[store], [Write(key, self.part(key)) for key in sorted(above)])
+        state = publication.states[store]
+        for _, writes in sorted(below, key=itemgetter(0)):
             state = spec.fold(state, writes)
         return state
-    for key in above:
-        above[key] = Write(key, spec.part(state, key))
-    for _, writes in below:
-        for write in writes:
-            if write.key in above:
-                above[write.key] = write
-    return spec.fold(newest, list(above.values()))
 
 
 class Board:

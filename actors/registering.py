@@ -7,15 +7,16 @@ on this thread, each error is kept with the line of the program that made it, an
 from __future__ import annotations
 
 import contextvars
+import inspect
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import TracebackType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from seqtor.messages.errors import RegistrationError
 
-__all__ = ["Finding", "collected", "registering", "require_not_collecting", "starts_refused"]
+__all__ = ["Finding", "collected", "registering", "require_function", "require_not_collecting", "starts_refused"]
 
 
 class Finding(NamedTuple):
@@ -90,3 +91,18 @@ def _place() -> tuple[str, int] | tuple[None, None]:
             return frame.f_code.co_filename, frame.f_lineno
         frame = frame.f_back  # type: ignore[assignment]
     return None, None
+
+
+def require_function(function: Any, place: str, count: int, called_with: str) -> None:
+    """Raise RegistrationError unless this is a plain function that can be called with `count` arguments."""
+    if not callable(function):
+        raise RegistrationError(f"{place} takes a function, got {function!r}")
+    if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None)):  # noqa: B004
+        raise RegistrationError(f"{place} takes a plain function, not a coroutine function: {function!r}")
+    try:
+        inspect.signature(function).bind(*[None] * count)
+    except TypeError as error:
+        name = getattr(function, "__name__", None) or repr(function)
+        raise RegistrationError(f"{place}: {name} is called with {called_with} ({error})") from None
+    except ValueError:
+        pass  # A callable without a signature that Python can read: its call will tell.

@@ -49,7 +49,7 @@ class Retrying:
         retry = RetryOf(run_number=run_number + 1, of=submission.id, due=due, root=root)
         again = Origin(
             retry_id(submission.id, run_number + 1), origin.key, origin.cause, retry=retry, absorbed=submission.absorbed,
-            given=origin.given,
+            given=origin.given, scheduled=origin.scheduled, causes=origin.causes,
         )  # fmt: skip
         follows: Submission[Any] = Submission(
             submission._intake, submission.arrival, submission.trigger, submission.handler, submission.priority,

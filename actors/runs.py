@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar, cast
 
 import pykka
 
+from seqtor.actors.answers import Call
 from seqtor.actors.async_reads import AsyncReads
 from seqtor.actors.base import Actor, Ref
 from seqtor.actors.calls import Calls, ReplayedCalls, Resumed
@@ -55,8 +56,8 @@ ValueT = TypeVar("ValueT")
 class RunContext:
     """What all runs of one system share."""
 
-    __slots__ = ("async_reads", "board", "clock", "committer", "crew", "journal", "journal_restarts", "loop", "make_outbox",
-                 "outside", "parent", "pool", "resources", "sequencer", "stores")  # fmt: skip
+    __slots__ = ("async_reads", "board", "clock", "committer", "crew", "instead", "journal", "journal_restarts", "loop",
+                 "make_outbox", "outside", "parent", "pool", "resources", "sequencer", "stores")  # fmt: skip
 
     def __init__(
         self,
@@ -83,6 +84,7 @@ class RunContext:
         self.crew: Crew | None = None  # The worker processes; None if no handler executes in them.
         self.journal: Mailbox | None = None  # None in memory, where everything is durable at once.
         self.journal_restarts = 0
+        self.instead: Callable[[Call], Call] | None = None  # What is called in place of what a handler asks for.
         self.pool = pool
         self.loop = loop
         self.stores = stores
@@ -98,6 +100,7 @@ class Run(Actor):
     actor_inbox: Mailbox  # type: ignore[assignment]
     _dispatcher: AttemptDispatcher
     first_snapshot: Publication | None = None
+    begun = False  # Whether it was told to begin, if it has to be told.
     _resumed: Resumed | None = None
     _calls: Calls | ReplayedCalls | None = None
     _stopped_event: threading.Event | None = None

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import datetime
 import threading
-from collections.abc import AsyncIterator, Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from seqtor.actors import batons
@@ -50,7 +50,9 @@ class Origin(NamedTuple):
     dead letter that it is another try of; `due` before when it is not to run (POSIX seconds), if it was delayed;
     `deferrals` how often its seq ended as `deferred`. `coalesce` is the key under which it becomes one with others that
     wait; `absorbed` are those that it stands for, by event time; `merging`, whether it has yet to be merged with them, and
-    `given` its own trigger once it was.
+    `given` its own trigger once it was. `on_its_way`: it has left the waiting room, or a run that it was to be one with,
+    and is not in the queue yet. `scheduled` is the schedule that started it, and the slot (POSIX seconds). `causes` are
+    the ids of the facts of which a reaction has made it.
     """
 
     id: str | None = None
@@ -65,16 +67,20 @@ class Origin(NamedTuple):
     absorbed: tuple[Submission[Any], ...] = ()
     merging: bool = False
     given: Any = None
+    on_its_way: bool = False
+    scheduled: tuple[str, float] | None = None
+    causes: tuple[str, ...] = ()
 
 
 class Intake:
     """What all submissions of one system share: the prefix of their run ids, how to wait, and how to be made durable.
 
     `open` holds what was accepted and is not answered, in the order of acceptance: whatever actor crashes, nothing of it
-    is lost. `gone` makes the error of everyone whose run will not end any more; None while the system lives.
+    is lost. `looked_up` are those whose outcome an earlier process left, until it is read: they do not run. `gone` makes the
+    error of everyone whose run will not end any more; None while the system lives.
     """
 
-    __slots__ = ("cancel", "driver", "flush", "gone", "id_prefix", "open", "split", "waiting_lock")
+    __slots__ = ("cancel", "driver", "flush", "gone", "id_prefix", "looked_up", "open", "split", "waiting_lock")
 
     def __init__(
         self,
@@ -83,6 +89,7 @@ class Intake:
         flush: Callable[[Submission[Any], ReplyFuture], None],
         cancel: Callable[[Submission[Any]], bool] = lambda _: False,
         split: Callable[[Submission[Any]], object] = lambda _: None,
+        open: dict[Submission[Any], None] | None = None,  # noqa: A002 - as the attribute.
     ) -> None:
         self.id_prefix = id_prefix
         self.driver = driver
@@ -90,7 +97,8 @@ class Intake:
         self.cancel = cancel
         self.split = split
         self.gone: Callable[[], BaseException] | None = None
-        self.open: dict[Submission[Any], None] = {}
+        self.open: dict[Submission[Any], None] = {} if open is None else open
+        self.looked_up: dict[Submission[Any], None] = {}
         self.waiting_lock = threading.Lock()
 
     def give_up(self, make_error: Callable[[], BaseException]) -> None:
@@ -98,7 +106,7 @@ class Intake:
         if self.gone is None:
             self.gone = make_error  # First: who comes to wait after this finds it.
         to_wake: list[Callable[[], None]] = []
-        for submission in list(self.open):
+        for submission in [*self.open, *self.looked_up]:
             submission.settle(State.ABORTED, self.gone)
             submission.answer(to_wake)
         for wake in to_wake:
@@ -187,6 +195,14 @@ class Submission(Generic[ResultT_co]):
         return None if self.origin is None else self.origin.cause
 
     @property
+    def caused_by(self) -> tuple[str, ...]:
+        """The run that submitted this, or the ids of the facts of which a reaction has made it."""
+        origin = self.origin
+        if origin is None:
+            return ()
+        return origin.causes if origin.cause is None else (origin.cause,)
+
+    @property
     def due(self) -> float | None:
         """Before when it is not to run, POSIX seconds: the end of a delay, or of a retry's backoff."""
         origin = self.origin
@@ -256,12 +272,12 @@ class Submission(Generic[ResultT_co]):
             return newest._state is State.CANCELLED
         return newest.seq is None and self._intake.cancel(self)
 
-    def progress(self) -> AsyncIterator[Any]:
+    def progress(self) -> Listener:
         """Iterate over what the handler tells with `tx.progress(value)`, with `async for`; it ends when the run does.
 
         Best effort: from the newest value on; an attempt that is executed again tells again; of 1,000 values behind the
-        oldest are lost; nothing is kept for a restart. Any number may listen, on any event loop. Raises WouldDeadlock inside
-        a handler.
+        oldest are lost; nothing is kept for a restart. Any number may listen, on any event loop; `aclose()` ends one before
+        the run does. Raises WouldDeadlock inside a handler.
         """
         self._refuse_inside_handler("async for ... in submission.progress()")
         return Listener(self, self._progress_of_all, self._intake.driver)
@@ -357,6 +373,10 @@ class Submission(Generic[ResultT_co]):
         for absorbed in origin.absorbed:
             absorbed.seq = self.seq
 
+    def leave_for_queue(self) -> None:
+        """Its time has come: until it is in the queue, whoever cancels it does not find it there."""
+        self.origin = (self.origin or Origin())._replace(on_its_way=True)
+
     def _answer_for(self, other: Submission[Any] | None, to_wake: list[Callable[[], None]]) -> None:
         """Answer a submission that a caller has with the end of this run: its last retry, or who absorbed it."""
         if other is not None and other._state is None:
@@ -383,16 +403,21 @@ class Submission(Generic[ResultT_co]):
         return () if self.origin is None or self.origin.merging else self.origin.absorbed
 
     def absorb(self, others: Sequence[Submission[Any]]) -> None:
-        """Stand for others that wait: they are open as a part of this one. Before it has a seq."""
+        """Stand for others that wait, the oldest first: they are open as a part of this one. Before it has a seq."""
         origin = self.origin or Origin()
-        parts = [*origin.absorbed]
-        for other in others:
-            parts += (*(other.origin.absorbed if other.origin is not None else ()), other)
-        parts.sort(key=lambda each: each.event_time)
-        merging = self.handler.merge is not None
-        self.origin = origin._replace(absorbed=tuple(parts), merging=merging)
+        self.origin = origin._replace(absorbed=tuple(others), merging=self.handler.merge is not None)
         for other in others:
             self._intake.open.pop(other, None)
+
+    def come_apart(self) -> tuple[Submission[Any], ...]:
+        """Undo `absorb`, of one that has no seq: all of them wait again, each for itself. Returns them, this one last."""
+        origin = self.origin
+        if self.seq is not None or origin is None or not origin.absorbed:
+            return (self,)
+        for absorbed in origin.absorbed:  # First: a crash between the two loses none of them.
+            self._intake.open[absorbed] = None
+        self.origin = origin._replace(absorbed=(), merging=False)
+        return (*origin.absorbed, self)
 
     def become(self, merged: Any) -> None:
         """What it is merged to, with those that it stands for. Twice: the first counts."""
@@ -403,16 +428,20 @@ class Submission(Generic[ResultT_co]):
                 self.trigger = merged
 
     def split(self) -> tuple[Submission[Any], ...]:
-        """Stand for itself alone, if it was not merged with the others: they are open again, each to run by itself."""
+        """Stand for itself alone, if it was not merged with the others: they are open again, each to run by itself.
+
+        Returns them, for the queue. Twice: the second finds nobody.
+        """
         with self._intake.waiting_lock:
             origin = self.origin
-            if origin is None or not origin.absorbed or (self.seq is not None and not origin.merging):
+            if origin is None or not origin.merging:
                 return ()
             self.origin = origin._replace(absorbed=(), merging=False, coalesce=None)
             for absorbed in origin.absorbed:
-                absorbed.seq = None
-                absorbed.origin = (absorbed.origin or Origin())._replace(coalesce=None, absorbed=(), merging=False)
+                before = absorbed.origin or Origin()
+                absorbed.origin = before._replace(coalesce=None, absorbed=(), merging=False, on_its_way=True)
                 self._intake.open[absorbed] = None
+                absorbed.seq = None  # Last: from here on it may be cancelled, although it is in no queue yet.
             return origin.absorbed
 
     def _wake(self, to_wake: list[Callable[[], None]]) -> None:

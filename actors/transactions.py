@@ -18,12 +18,13 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 from seqtor.actors.answers import identify, is_coroutine_function
 from seqtor.actors.calls import inside_a_call
 from seqtor.actors.not_before import not_before
-from seqtor.actors.publications import Publication, state_below
+from seqtor.actors.publications import Publication, StateBelow
 from seqtor.actors.stores.access import Access, ReadOnlyAccess
 from seqtor.actors.stores.contract import StoreRef
 from seqtor.messages.errors import RegistrationError, SeqtorError
 from seqtor.messages.events import make_event
-from seqtor.messages.stores import CommitIntent, StoreAccess
+from seqtor.messages.stores import CommitIntent, StoreAccess, Write
+from seqtor.messages.triggers import Priority
 
 if TYPE_CHECKING:
     from seqtor.actors.effects.execution import EffectContext
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from seqtor.actors.submissions import Submission
     from seqtor.messages.commits import Released
     from seqtor.messages.records import RecordedCall, RecordedEffect
-    from seqtor.messages.triggers import Priority, Trigger
+    from seqtor.messages.triggers import Trigger
 
 __all__ = ["AttemptAbandoned", "AttemptState", "Transaction", "current_transaction", "current_transaction_or_none",
            "require_known_store"]  # fmt: skip
@@ -101,7 +102,7 @@ class Transaction:
         self._watch = run.async_reads
         self._snapshot = snapshot
         self._seen = snapshot
-        self._missed: tuple[Mapping[int, Any], ...] = ()
+        self._missed: list[Mapping[int, Any]] | None = None  # What has been written since the snapshot, if anything.
         self._accesses: dict[int, Access[Any]] = {}
         self._views: dict[StoreRef[Any], Any] = {}
         self._generators: dict[str, random_numbers.Random] | None = None
@@ -163,6 +164,18 @@ class Transaction:
                 f"{self._snapshot.seq}; pass the seq that tx.read({store.name}) returned in this attempt"
             )
         return CommitIntent(store.name, seq, value)
+
+    def whole(self, store: StoreRef[Any]) -> Any:
+        """The whole state of a store, a tracked read of all of it; for the library's own handlers."""
+        access = self._access(store)
+        access.read_range(None, None)
+        return access.base
+
+    def put(self, store: StoreRef[Any], writes: Sequence[Write]) -> None:
+        """Write to a store past its view; for the library's own handlers."""
+        access = self._access(store)
+        for write in writes:
+            access.put(write)
 
     # Calls outside ---------------------------------------------------------------------------------------------------
 
@@ -304,6 +317,10 @@ class Transaction:
         """Have an effect that was given up carried out once more; only for the handler of `EffectResubmitted`."""
         self._out.effect_again(effect)
 
+    def submit_scheduled(self, trigger: Trigger[Any], priority: int | None, scheduled: tuple[str, float]) -> None:
+        """Hand in what a schedule starts, for its slot; only for the handlers of schedules."""
+        self._out.submit(trigger, None if priority is None else Priority(priority), None, None, scheduled)
+
     @property
     def submission(self) -> Submission[Any]:
         """What this attempt executes; for the runtime."""
@@ -347,8 +364,11 @@ class Transaction:
 
     @property
     def scheduled_for(self) -> datetime.datetime | None:
-        """The slot's own time if a schedule started this run, else None."""
-        return None
+        """The slot's own time if a schedule started this run, else None; aware, UTC, equal in every attempt and run."""
+        origin = self._run.submission.origin
+        if origin is None or origin.scheduled is None:
+            return None
+        return datetime.datetime.fromtimestamp(origin.scheduled[1], datetime.UTC)
 
     @property
     def random(self) -> random_numbers.Random:
@@ -412,21 +432,21 @@ class Transaction:
 
     def has_read(self, store: int, key: str | None) -> None:
         """Note the first read of a key, or (None) of a range."""
+        if self._watch is not None:
+            self._watch.add(store, key, self)
+            self.check()  # What was published before the watch knew of this read is found here.
         if self._missed and any(
             self.meets(writes) if key is None else key in writes.get(store, ()) for writes in self._missed
         ):
             self._abandon()
-        if self._watch is not None:
-            self._watch.add(store, key, self)
-            self.check()  # What was published before the watch knew of this read is found here.
 
     def meets(self, writes: Mapping[int, Any]) -> bool:
         """Whether writes (keys by store) touch anything that this attempt has read so far. Callable from any thread."""
         for store, keys in writes.items():
             access = self._accesses.get(store)
             if access is not None and (
-                any(key in access.keys for key in keys)
-                or any(in_ranges(key, access.ranges) for key in keys)
+                not access.keys.keys().isdisjoint(keys)
+                or (access.ranges and any(in_ranges(key, access.ranges) for key in keys))
                 or access.reads_everything()
             ):
                 return True
@@ -545,9 +565,9 @@ class Transaction:
         access = self._accesses.get(index)
         if access is None:
             snapshot = self._snapshot
-            state, ahead = snapshot.newest[index], snapshot.ahead
-            if ahead and self.rank <= snapshot.ahead_last:  # Some have overtaken others, perhaps this one.
-                state = state_below(snapshot.states[index], ahead, state, self.rank, index, store.spec)
+            state = snapshot.newest[index]
+            if snapshot.ahead and self.rank <= snapshot.ahead_last:  # Some have overtaken this one.
+                state = store.spec.state_of(StateBelow(snapshot, self.rank, index, store.spec))
             access = self._accesses[index] = Access(self, index, state, store.spec.fold)
         return access
 
@@ -568,10 +588,12 @@ class Transaction:
                 self._seen = seen
             else:
                 asked.seen = seen
-            for writes in seen.written_below(self.rank) if seen.overtakers else (seen.writes,):
-                if self.meets(writes):
-                    self._abandon()
-                self._missed = (*self._missed, writes)
+            written = seen.written_below(self.rank) if seen.overtakers else (seen.writes,)
+            if self._watch is None and any(map(self.meets, written)):  # Else the watch abandons the attempt.
+                self._abandon()
+            if self._missed is None:
+                self._missed = []
+            self._missed += written
         if self.state is not AttemptState.LIVE:  # Ended by another thread, whose mark was just overwritten.
             self._seen = OVER
             self._refuse()

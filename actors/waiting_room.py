@@ -62,7 +62,8 @@ class WaitingRoom:
         """Let it wait; the coordinator is told when somebody's time has come (`WaitOver`). Twice: the second is ignored."""
         if submission in self._waiting or submission.ended_as is not None or submission.done or self._closed:
             return
-        until = self._clock.monotonic() + self._delay_s(submission)
+        delay_s = self._delay_s(submission)  # First: a thread that is interrupted between the two is late, not early.
+        until = self._clock.monotonic() + delay_s
         heapq.heappush(self._heap, (until, next(self._count), submission))  # First: who waits is in it.
         self._waiting[submission] = until
         self.retries += _is_retry(submission)
@@ -94,6 +95,7 @@ class WaitingRoom:
         for submission in over:
             # First: who is open and does not wait here is queued after a crash.
             self._intake.open[submission] = None
+            submission.leave_for_queue()
             self.remove(submission)
         if over:
             sequencer.tell(AcceptTriggers(submissions=tuple(over), bypasses=True))
@@ -179,7 +181,8 @@ class WaitingRoom:
         offset_s = self._clock.time() - now
         if offset_s > self._offset_s + SET_FORWARD_S:
             for submission, until in self._waiting.items():
-                self._waiting[submission] = min(until, now + self._delay_s(submission))
+                delay_s = self._delay_s(submission)
+                self._waiting[submission] = min(until, self._clock.monotonic() + delay_s)
             self._make_heap()
         self._offset_s = offset_s
         heap, over = self._heap, dict[Submission[Any], None]()

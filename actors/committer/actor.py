@@ -276,9 +276,9 @@ class Committer(Actor):
 
     def _carry_out(self, decisions: Decisions) -> None:
         if decisions.judge is not None:
-            specs, to_judge = tuple(ref.spec for ref in self._stores), decisions.judge
+            to_judge = decisions.judge
             judge = Judge.start_on(
-                self._pool, specs, self._pool, self.actor_inbox, to_judge.deadline_s, parent=self.actor_inbox
+                self._pool, self._stores, self._pool, self.actor_inbox, to_judge.deadline_s, parent=self.actor_inbox
             )
             self._judged = (judge.actor_urn, to_judge.seq, to_judge.attempt)
             judge.tell(to_judge)

@@ -10,7 +10,7 @@ others have ended when it has.
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from seqtor.actors.footprints import Footprint
@@ -26,24 +26,15 @@ class Footprints:
     """The declared footprints of the runs that have not ended."""
 
     def __init__(self) -> None:
-        self._declared: dict[int, Footprint] = {}
+        self.declared: dict[int, Footprint] = {}  # By seq; asked for every run whether there are any.
         self._by_key: dict[Key, list[int]] = {}  # Seqs in rising order, here and below.
         self._whole: dict[int, list[int]] = {}  # By store.
         self._within: dict[int, dict[str, list[int]]] = {}  # By store and key: the same as `_by_key`, for ranges.
         self._declared_through = 0  # Up to here every run has ended, or has declared.
 
-    def __bool__(self) -> bool:
-        return bool(self._declared)
-
-    def __contains__(self, seq: object) -> bool:
-        return seq in self._declared
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self._declared)
-
     def declare(self, seq: int, footprint: Footprint) -> None:
         """A run has a seq; it has not executed yet."""
-        self._declared[seq] = footprint
+        self.declared[seq] = footprint
         for key in footprint.keys:
             seqs = self._by_key.setdefault(key, [])
             insort(seqs, seq)
@@ -53,7 +44,7 @@ class Footprints:
 
     def remove(self, seq: int) -> None:
         """The run has ended."""
-        footprint = self._declared.pop(seq, None)
+        footprint = self.declared.pop(seq, None)
         if footprint is None:
             return
         for key in footprint.keys:
@@ -88,7 +79,7 @@ class Footprints:
         have ended.
         """
         through = max(self._declared_through, next_seq - 1)
-        while through + 1 < seq and (through + 1 in self._declared or through + 1 in ahead):
+        while through + 1 < seq and (through + 1 in self.declared or through + 1 in ahead):
             through += 1
         self._declared_through = through
         if through + 1 < seq:

@@ -11,6 +11,8 @@ from typing import Any, ClassVar
 from seqtor.actors.base import Actor
 from seqtor.actors.dispatchers.contract import AttemptDispatcher
 from seqtor.actors.mailbox import Mailbox
+from seqtor.actors.stores.contract import StoreRef
+from seqtor.actors.stores.deriving import Resolution, derive
 from seqtor.messages.commits import CommitJudged, JudgeCommit
 from seqtor.messages.errors import DeadlineExceeded, Rejected
 from seqtor.messages.runs import State
@@ -20,21 +22,28 @@ __all__ = ["Judge", "resolve_all"]
 
 
 def resolve_all(
-    specs: Sequence[Any], accesses: Sequence[StoreAccess], states: Sequence[Any]
-) -> tuple[State, tuple[tuple[Any, Any], ...], BaseException | None]:
+    stores: Sequence[StoreRef[Any]],
+    accesses: Sequence[StoreAccess],
+    states: Sequence[Any],
+    around: Sequence[tuple[int, Any]] = (),
+) -> tuple[State, tuple[Resolution, ...], BaseException | None]:
     """Resolve the writes of one run on the states as of seq - 1, and run the invariants: how it ends, and why.
 
-    `specs` are those of all stores; `states` belong to `accesses`. Each is resolved to (new state, effective writes).
+    `stores` are all of them; `states` belong to `accesses`; `around` are the stores that follow from these, and their
+    sources. Returns what changes: each access with the new state and the effective writes, derived stores behind the others.
     """
-    resolved: list[tuple[Any, Any]] = []
+    resolved: list[Resolution] = []
     try:
         for access, state in zip(accesses, states, strict=True):
-            spec = specs[access.store]
+            ref = stores[access.store]
+            spec = ref.spec
             new, writes = spec.resolve(state, access.writes)
             if writes:
-                spec.check(new)
+                spec.check(new, writes, ref.name)
                 spec.require_kept(new, writes)
-            resolved.append((new, writes))
+                resolved.append((access, new, writes))
+        if around and resolved:
+            resolved += derive(stores, resolved, dict(around))
     except Rejected as rejection:
         return State.REJECTED, (), rejection
     except BaseException as failure:
@@ -47,10 +56,12 @@ class Judge(Actor):
 
     receives: ClassVar[tuple[type, ...]] = (JudgeCommit,)
 
-    def __init__(self, specs: tuple[Any, ...], pool: AttemptDispatcher, committer: Mailbox, deadline_s: float) -> None:
+    def __init__(
+        self, stores: Sequence[StoreRef[Any]], pool: AttemptDispatcher, committer: Mailbox, deadline_s: float
+    ) -> None:
         super().__init__()
         self.actor_inbox.rank = 0  # type: ignore[attr-defined]  # The head waits for it: nothing goes before it.
-        self._specs = specs
+        self._stores = stores
         self._pool = pool
         self._committer = committer
         self._deadline_s = deadline_s
@@ -59,7 +70,7 @@ class Judge(Actor):
     def on_judge_commit(self, message: JudgeCommit) -> None:
         self._message = message
         self._pool.enter_handler(self, self._deadline_s)
-        outcome, resolved, error = resolve_all(self._specs, message.accesses, message.states)
+        outcome, resolved, error = resolve_all(self._stores, message.accesses, message.states, message.around)
         self._pool.leave_handler()
         self._answer(outcome, resolved, error)
         del error  # Its traceback leads back to this frame.
@@ -86,7 +97,7 @@ class Judge(Actor):
         )
         self._answer(State.DEADLINE, (), error)
 
-    def _answer(self, outcome: State, resolved: tuple[tuple[Any, Any], ...], error: BaseException | None) -> None:
+    def _answer(self, outcome: State, resolved: tuple[Resolution, ...], error: BaseException | None) -> None:
         judged = self._message
         self._committer.tell(
             CommitJudged(

@@ -54,24 +54,27 @@ class Readers:
 
 
 class Claims:
-    """What un-ended runs are expected to write: the write sets of their last finished attempts."""
+    """What un-ended runs are expected to write: the write sets of their last finished attempts.
+
+    Of runs that have declared what they write, their footprints tell instead.
+    """
 
     def __init__(self) -> None:
         self._by_key: dict[Key, list[int]] = {}
-        self._by_seq: dict[int, tuple[Key, ...]] = {}
+        self.by_seq: dict[int, tuple[Key, ...]] = {}
 
     def claim(self, seq: int, keys: Iterable[Key]) -> None:
         """Replace what the run is expected to write."""
         self.remove(seq)
         claimed = tuple(keys)
         if claimed:
-            self._by_seq[seq] = claimed
+            self.by_seq[seq] = claimed
             for key in claimed:
                 insort(self._by_key.setdefault(key, []), seq)
 
     def remove(self, seq: int) -> None:
         """The run has ended."""
-        for key in self._by_seq.pop(seq, ()):
+        for key in self.by_seq.pop(seq, ()):
             seqs = self._by_key[key]
             del seqs[bisect_left(seqs, seq)]
             if not seqs:
@@ -86,7 +89,7 @@ class Claims:
                 if seqs:
                     found.update(seqs[: bisect_left(seqs, seq)])
             if access.ranges or access.whole:
-                for lower, keys in self._by_seq.items():
+                for lower, keys in self.by_seq.items():
                     if lower < seq and any(_covers(access, store, key) for store, key in keys):
                         found.add(lower)
         return found

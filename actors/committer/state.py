@@ -29,8 +29,9 @@ from seqtor.actors.committer.stalls import Claims, Readers, executing_below
 from seqtor.actors.deferrals import decide_deferral
 from seqtor.actors.invariants import require
 from seqtor.actors.processes.wire import WorkerDied
-from seqtor.actors.publications import Ahead, Changes, Publication
+from seqtor.actors.publications import Ahead, Changes, Publication, with_writer, without_writer
 from seqtor.actors.stores.contract import StoreRef
+from seqtor.actors.stores.deriving import Resolution, Sources
 from seqtor.messages.commits import CommitJudged, CommitRun, EndedRun, JudgeCommit, Released
 from seqtor.messages.errors import Aborted, Rejected, RunCrashed
 from seqtor.messages.refusals import DuplicateIntent, StaleAttempt, StaleEpoch
@@ -43,7 +44,7 @@ ATTEMPT_AT_HEAD = 3  # From this attempt on a run waits to be the head.
 CRASHES_MAX = 3
 FAILURES = frozenset({State.FAILED, State.DEADLINE})
 
-Resolved = list[tuple[StoreAccess, Any, Sequence[Write]]]
+Resolved = list[Resolution]
 
 
 class Slot:
@@ -90,10 +91,12 @@ class CommitOrder:
         committed_through = told.seq
         self._stores = tuple(stores)
         self._specs = tuple(ref.spec for ref in stores)
-        self._judged_stores = frozenset(ref.index for ref in stores if ref.spec.needs_judge)
+        self._sources = Sources(stores)
+        self._judged_stores = frozenset(ref.index for ref in stores if ref.spec.needs_judge) | self._sources.all
         self._by_key = tuple(ref.spec.by_key for ref in stores)
         self.states = list(told.states)  # As of next_seq - 1.
         self.ahead: Ahead = told.ahead  # Those that have overtaken `next_seq`.
+        self._writers = told.writers  # What they have written.
         self._ahead_last = told.ahead_last  # The highest of them, while there are any.
         self._newest = list(told.newest) if told.ahead else self.states  # With what they have written.
         self.epoch = epoch
@@ -181,8 +184,9 @@ class CommitOrder:
         if not self.ahead:
             return Publication(index, self.next_seq - 1, states, written, overtakers=overtakers)
         return Publication(
-            index, self.next_seq - 1, states, written, self.ahead, tuple(self._newest), overtakers, self._ahead_last
-        )
+            index, self.next_seq - 1, states, written, self.ahead, tuple(self._newest), overtakers, self._ahead_last,
+            self._writers,
+        )  # fmt: skip
 
     def overtaken(self) -> tuple[tuple[int, Any], ...]:
         """The un-ended runs below one that has ended, lowest seq first: seq and submission."""
@@ -227,7 +231,11 @@ class CommitOrder:
         if intent.outcome is State.RUNNING:
             self._conflict(intent, self._stale(intent) or Change(-1, "*", None), finished=False)
         elif seq == self.next_seq and self._judging is None:
-            self._turn(intent)
+            change = self._stale(intent)
+            if change is None:
+                self._take_turn(intent)
+            else:
+                self._conflict(intent, change)
             self._advance()
         else:
             self._wait(intent)
@@ -247,7 +255,7 @@ class CommitOrder:
         Before its intent is offered; one that has finished outside of the order has begun. Twice: the second is ignored.
         """
         seq: int = submission.seq
-        if self._has_ended(seq) or seq in self._footprints:
+        if self._has_ended(seq) or seq in self._footprints.declared:
             return
         for blocked in self._blocked.pop(seq, ()):  # They did not know.
             heapq.heappush(self._may_end, blocked)
@@ -257,7 +265,8 @@ class CommitOrder:
             self._advance()
             return
         awaited = self._footprints.met_by(seq, submission.footprint)
-        awaited.update(self._claims.below(seq, _as_accesses(submission.footprint)))
+        if self._claims.by_seq:
+            awaited.update(self._claims.below(seq, _as_accesses(submission.footprint)))
         self._footprints.declare(seq, submission.footprint)
         self._submissions[seq] = submission
         slot = self._slots.setdefault(seq, Slot())
@@ -304,7 +313,7 @@ class CommitOrder:
         self._claims.remove(seq)
         slot.blocked_by = None
         slot.intent = self._ending(submission, seq, slot.attempt, State.ABORTED, error)
-        if self._footprints:
+        if self._footprints.declared:
             heapq.heappush(self._may_end, seq)
         self._advance()
         return True
@@ -344,8 +353,9 @@ class CommitOrder:
             slot = self._slots[intent.seq] = Slot()
         slot.intent = intent
         self._readers.add(intent.seq, intent.accesses)
-        self._claims.claim(intent.seq, _written_keys(intent.accesses))
-        if self._footprints:
+        if intent.seq not in self._footprints.declared:
+            self._claims.claim(intent.seq, _written_keys(intent.accesses))
+        if self._footprints.declared:
             heapq.heappush(self._may_end, intent.seq)
             self._advance()
 
@@ -370,8 +380,7 @@ class CommitOrder:
             slot = self._slots.get(seq)
             if slot is None or slot.intent is None:
                 continue  # It has ended, or executes again.
-            accesses = slot.intent.accesses
-            blocker = self._footprints.blocker(seq, accesses, self._by_key, self.next_seq, self.ahead)
+            blocker = self._blocker(slot.intent)
             if blocker is None:
                 return slot
             slot.blocked_by = blocker
@@ -391,13 +400,6 @@ class CommitOrder:
         """
         return (self.states if seq == self.next_seq else self._newest)[store]
 
-    def _turn(self, intent: CommitRun) -> None:
-        change = self._stale(intent)
-        if change is not None:
-            self._conflict(intent, change)
-        else:
-            self._take_turn(intent)
-
     def _take_turn(self, intent: CommitRun) -> None:
         if intent.outcome is not State.COMMITTED:
             if intent.outcome is State.DEFERRED:
@@ -411,11 +413,12 @@ class CommitOrder:
     def _resolve(self, intent: CommitRun) -> None:
         resolved: Resolved = []
         validates = False
+        states = self.states if intent.seq == self.next_seq else self._newest  # As `_below`.
         try:
             for access in intent.accesses:
                 if access.writes:
                     spec = self._specs[access.store]
-                    state, writes = spec.resolve(self._below(intent.seq, access.store), access.writes)
+                    state, writes = spec.resolve(states[access.store], access.writes)
                     if writes:
                         resolved.append((access, state, writes))
                         validates = validates or spec.validates
@@ -440,9 +443,11 @@ class CommitOrder:
     def _ask_judge(self, intent: CommitRun) -> None:
         accesses = tuple(access for access in intent.accesses if access.writes)
         states = tuple(self._below(intent.seq, access.store) for access in accesses)
+        needed = self._sources.needed([access.store for access in accesses])
+        around = tuple([(store, self._below(intent.seq, store)) for store in needed])
         self.out.judge = JudgeCommit(
             seq=intent.seq, attempt=intent.attempt, trigger=intent.submission.handler.name, accesses=accesses,
-            states=states, deadline_s=intent.deadline_s, epoch=self.epoch,
+            states=states, around=around, deadline_s=intent.deadline_s, epoch=self.epoch,
         )  # fmt: skip
 
     def judge_crashed(self, seq: int, attempt: int, error: BaseException) -> None:
@@ -472,8 +477,7 @@ class CommitOrder:
             self._end(intent, answer.outcome, None, answer.error)
             self._advance()
             return
-        accesses = [access for access in intent.accesses if access.writes]
-        resolved = [(access, *new) for access, new in zip(accesses, answer.resolved, strict=True) if new[1]]
+        resolved = list(answer.resolved)
         if any(self._specs[access.store].validates for access, _, _ in resolved):
             self._ask_stores(resolved)
         else:
@@ -584,13 +588,14 @@ class CommitOrder:
         self.ended_count += 1
         if seq != self.next_seq:
             self.ahead = self.ahead.set(seq, changes)
+            self._writers = with_writer(self._writers, seq, changes)
             self._ahead_last = max(self._ahead_last, seq)
         elif self.ahead:
             self.next_seq = seq + 1
             self._catch_up()
         else:
             self.next_seq = seq + 1
-        if self._footprints:
+        if self._footprints.declared:
             self._forget_footprint(seq)
         if self._stalled:
             for stalled in self._stalled.pop(seq, ()):
@@ -602,8 +607,11 @@ class CommitOrder:
     # Overtaking ------------------------------------------------------------------------------------------------------
 
     def _may_overtake(self, intent: CommitRun) -> bool:
-        blocker = self._footprints.blocker(intent.seq, intent.accesses, self._by_key, self.next_seq, self.ahead)
-        return blocker is None
+        return self._blocker(intent) is None
+
+    def _blocker(self, intent: CommitRun) -> int | None:
+        accesses = self._sources.widened(intent.accesses)
+        return self._footprints.blocker(intent.seq, accesses, self._by_key, self.next_seq, self.ahead)
 
     def _commit_apart(self, intent: CommitRun, resolved: Resolved) -> None:
         """Commit a run that overtakes, or one that was overtaken: the states with and without the overtakers are two."""
@@ -642,7 +650,9 @@ class CommitOrder:
         last = self.next_seq + len(ahead) - 1
         together = max(ahead) == last  # Then nothing is left, and the states with all of it are at hand.
         while self.next_seq in ahead:
-            for store, writes in ahead[self.next_seq]:
+            changes = ahead[self.next_seq]
+            self._writers = without_writer(self._writers, self.next_seq, changes)
+            for store, writes in changes:
                 if not together:
                     states[store] = self._specs[store].fold(states[store], writes)
                 self.store_seqs[store] = self.next_seq
@@ -690,8 +700,9 @@ class CommitOrder:
         )
         self.conflicts_in_flight += 1
         slot.attempt = intent.attempt + 1
-        # An abandoned attempt has no write set: like an unfinished one it counts with all that it had read.
-        self._claims.claim(seq, _written_keys(intent.accesses) if finished else _read_keys(intent.accesses))
+        if seq not in self._footprints.declared:
+            # An abandoned attempt has no write set: like an unfinished one it counts with all that it had read.
+            self._claims.claim(seq, _written_keys(intent.accesses) if finished else _read_keys(intent.accesses))
         self._restart[seq] = (intent.run, intent.outcome is State.DEADLINE)
         if slot.attempt >= ATTEMPT_AT_HEAD and seq > self.next_seq:
             self._at_head.add(seq)
@@ -707,9 +718,9 @@ class CommitOrder:
         awaited = self._claims.below(seq, accesses)
         if self._executing:
             awaited.update(executing_below(seq, accesses, self._executing))
-        if self._footprints:
+        if self._footprints.declared:
             awaited.update(self._footprints.that_meet(seq, accesses))
-        if self.ahead or self._footprints:
+        if self.ahead or self._footprints.declared:
             return {lower for lower in awaited if not self._has_ended(lower)}
         # Runs end in seq order, so the highest stands for all.
         highest = max(awaited, default=0)

@@ -1,22 +1,21 @@
 """The threads of sync handlers that execute outside of the order (`sequence="completion"`).
 
-Owns one thread for each that executes; how many that are is the sequencer's to bound. Apart from the pool's, so that work
-which takes minutes takes no slot from work that takes microseconds. Promises: a deadline is watched by a timer; a handler
-past it, or past its abort, keeps its thread until it returns, and is counted and reported as the pool's are.
+Owns the watch over them, on one thread for each that executes; how many that are is the sequencer's to bound. Apart from
+the pool's, so that work which takes minutes takes no slot from work that takes microseconds. Promises: a deadline is watched
+by a timer; a handler past it, or past its abort, keeps its thread until it returns, and is counted and reported as the
+pool's are.
 """
 
 from __future__ import annotations
 
-import queue
 import threading
-from collections.abc import Sequence
 from typing import Any
 
 from loguru import logger
 
 from seqtor.actors.clock import Clock
 from seqtor.actors.dispatchers.contract import Cancellable, Expirable, Timers
-from seqtor.actors.dispatchers.dead_letters import log_dead_letter
+from seqtor.actors.dispatchers.elastic import ElasticDispatcher
 from seqtor.actors.mailbox import Mailbox
 
 __all__ = ["Outside"]
@@ -33,56 +32,19 @@ class Stay:
         self.stuck_since: float | None = None
 
 
-class Outside:
-    """Runs each ready mailbox on an idle thread, or on a new one."""
-
-    driver = None
+class Outside(ElasticDispatcher):
+    """An elastic dispatcher that watches deadlines."""
 
     def __init__(self, clock: Clock, timers: Timers, name: str) -> None:
-        self._clock = clock
+        super().__init__(f"{name}-outside", None, clock)
         self._timers = timers
-        self._name = name
-        self._ready: queue.SimpleQueue[Mailbox | None] = queue.SimpleQueue()
-        self._lock = threading.Lock()
-        self._threads: list[threading.Thread] = []
-        self._idle = 0
         self._stays: dict[int, Stay] = {}  # By the thread's identity.
         self.replaced = 0
         self.stuck = 0
-        self.dead_letter = log_dead_letter
 
-    def ready(self, mailbox: Mailbox) -> None:
-        with self._lock:
-            self._ready.put(mailbox)
-            if self._idle:
-                self._idle -= 1
-                return
-            name = f"{self._name}-outside-{len(self._threads)}"
-            thread = threading.Thread(target=self._work, name=name, daemon=True)
-            self._threads.append(thread)
-        thread.start()
-
-    def ready_all(self, mailboxes: Sequence[Mailbox]) -> None:
-        for mailbox in mailboxes:
-            self.ready(mailbox)
-
-    def stop(self, timeout_s: float) -> list[str]:
-        """Let the threads end; returns the names of those that are stuck in a handler."""
-        with self._lock:
-            threads = list(self._threads)
-        for _ in threads:
-            self._ready.put(None)
-        give_up_at = self._clock.monotonic() + timeout_s
-        for thread in threads:
-            thread.join(max(0.0, give_up_at - self._clock.monotonic()))
-        return [thread.name for thread in threads if thread.is_alive()]
-
-    def _work(self) -> None:
-        while (mailbox := self._ready.get()) is not None:
-            mailbox.run()
-            self._end_stay()  # Of an actor that crashed in its handler; nobody else ends it.
-            with self._lock:
-                self._idle += 1
+    def _run(self, mailbox: Mailbox) -> None:
+        mailbox.run()
+        self._end_stay()  # Of an actor that crashed in its handler; nobody else ends it.
 
     # Attempts and their deadlines ------------------------------------------------------------------------------------
 

@@ -1,31 +1,41 @@
-"""The simulated dispatchers: one thread, a virtual clock, a seeded choice of who goes next.
+"""The simulated dispatchers: one thread at a time, a virtual clock, a seeded choice of who goes next.
 
 Owns the order of everything that happens in a simulated system. Promises: the same seed gives the same order, across
-processes and hash seeds; time passes only when nothing else can happen; nothing runs unless someone waits (`run_until`)
-or steps. A sync handler is one step, but for its calls outside: while it waits for one the others run, from inside of
-its step, up to `threads` sync handlers at a time. An async handler is one step per await; a wait that blocks the loop
-keeps other coroutines from running, as on a real one.
+processes and hash seeds; time passes only when nothing else can happen, unless it is asked to (`lateness`); nothing runs
+unless someone waits (`run_until`) or steps. A sync handler has a thread of its own, which runs only when it is chosen: it
+gives way before its operations of `tx` (`interleaving`), where it waits, and when it has returned; up to `threads` of them
+are in flight at a time. All else runs on the thread that steps. An async handler is one step per await; a wait that blocks
+the loop keeps other coroutines from running, as on a real one.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 import heapq
 import itertools
+import math
 import random
 from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from typing import Any, cast
 
 from seqtor.actors.clock import VirtualClock
 from seqtor.actors.dispatchers.contract import Cancellable, Expirable
 from seqtor.actors.dispatchers.dead_letters import log_dead_letter
+from seqtor.actors.dispatchers.exploring import Explorer, RandomWalk
+from seqtor.actors.dispatchers.handler_threads import HandlerThread, HandlerThreads
+from seqtor.actors.dispatchers.simulated_pool import SimulatedPool
 from seqtor.actors.dispatchers.timers import Timer
 from seqtor.actors.futures import Driver
 from seqtor.actors.mailbox import Mailbox
+from seqtor.actors.transactions import current_transaction_or_none
 
 __all__ = ["NothingCanHappen", "SimulatedDispatchers"]
+
+LATE_MAX_S = 5.0
+SLACK_S = 1e-6  # What sums of floats may differ by: a slot at the very end of a time is in it.
 
 
 class NothingCanHappen(Exception):
@@ -33,10 +43,25 @@ class NothingCanHappen(Exception):
 
 
 class SimulatedDispatchers(Driver):
-    """All dispatchers of one system in one: `core`, `pool`, `outside`, `loop` and `dedicated` are the same object."""
+    """All dispatchers of one system: `core`, `loop` and `dedicated` are this object, `pool` and `outside` run on it."""
 
-    def __init__(self, seed: int, threads: int = 4, steps_max: int = 5_000_000) -> None:
+    def __init__(
+        self,
+        seed: int,
+        threads: int = 4,
+        steps_max: int = 5_000_000,
+        lateness: float = 0.0,
+        explorer: Callable[[random.Random], Explorer] = RandomWalk,
+        interleaving: float = 1.0,
+    ) -> None:
+        """`lateness`: the chance, in each step, that a timer of the next 5 s fires before those who are ready.
+
+        `interleaving`: the chance, at each operation of `tx` in a sync handler, that others may go before it; with 0 such a
+        handler is one step, but for where it waits. `explorer` makes the strategy that chooses who goes next.
+        """
         self._random = random.Random(seed)
+        self._explorer = explorer(self._random)
+        self._lateness = lateness
         self._ready: list[Mailbox] = []
         self._heap: list[tuple[float, int, Timer]] = []
         self._count = itertools.count()
@@ -45,13 +70,22 @@ class SimulatedDispatchers(Driver):
             self
         )  # Abstract in all that simulation has no use for.
         self._tasks: set[asyncio.Task[None]] = set()
-        self._waits = 0  # How many wait, one inside of the other.
+        self._chosen: Any = None  # Who goes next, if that is said already: a handler has given way to it.
+        self._resting = False  # Time stands still.
+        self._held: Mailbox | None = None
         self.clock = VirtualClock()
         self.threads = threads
         self.driver = self
-        self.core = self.pool = self.outside = self.loop = self.timers = self
+        self.core = self.loop = self.timers = self
+        self.interleaving = interleaving
+        self.handlers = HandlerThreads()
+        self.pool, self.outside = SimulatedPool(self, threads), SimulatedPool(self, None)
         self.dead_letter = log_dead_letter
         self.steps = 0
+
+    def limit(self, steps_max: int) -> None:
+        """Take it for a livelock if so many steps are not enough."""
+        self._steps_left = steps_max
 
     def dedicated(self, name: str) -> SimulatedDispatchers:
         return self
@@ -60,14 +94,27 @@ class SimulatedDispatchers(Driver):
         return self._random.getrandbits(64)
 
     def start(self, head_seq: Callable[[], int]) -> None:
-        """Nothing to start: the caller's thread is the only one."""
+        """Nothing to start: the caller's thread drives all. `head_seq` tells the lowest seq that has not ended."""
+        self.pool.head_seq = head_seq
 
     def stop(self, timeout_s: float) -> list[str]:
+        left = self.drop()
         for task in sorted(asyncio.all_tasks(self._event_loop), key=lambda task: task.get_name()):
             task.cancel()
         while self._event_loop.callbacks:
             self._event_loop.run_one()
-        return []
+        return left
+
+    def drop(self) -> list[str]:
+        """Let nothing more happen in handlers, as if the process had died; returns the names of threads that stay in them.
+
+        Who waits in a handler is let go by an exception, and nothing of its attempt is sent.
+        """
+        for thread in self.handlers.in_flight.values():
+            lose = getattr(thread.stay and thread.stay.attempt, "lose", None)
+            if lose is not None:
+                lose()
+        return self.handlers.end()
 
     def ready(self, mailbox: Mailbox) -> None:
         self._ready.append(mailbox)
@@ -88,27 +135,13 @@ class SimulatedDispatchers(Driver):
         self._event_loop.callbacks.append(CoreHandle(callback, (), self._event_loop))
 
     def enter_handler(self, attempt: Expirable, deadline_s: float) -> None:
-        """A sync handler is one step; virtual time does not pass in it."""
-
-    @property
-    def replaced(self) -> int:
-        """No thread, so none that could be stuck."""
-        return 0
-
-    stuck = replaced
-
-    def abandon(self, seq: int) -> None:
-        """A sync handler is one step: at the abort of its run it has not begun, or has ended."""
-
-    def abandon_attempt(self, attempt: Expirable) -> None:
-        """It may wait for a call outside, from inside of which this is said."""
-        attempt.abandon()
-
-    def adapt(self, *, conflicted: bool) -> None:
-        """The seed decides how long stretches are."""
+        raise NotImplementedError("sync handlers run on the pool dispatcher")
 
     def leave_handler(self) -> bool:
-        return True
+        raise NotImplementedError("sync handlers run on the pool dispatcher")
+
+    def adapt(self, *, conflicted: bool) -> None:
+        """Coroutines run one step at a time anyway."""
 
     def start_coroutine(
         self, coroutine: Coroutine[Any, Any, None], attempt: Expirable, deadline_s: float
@@ -123,29 +156,86 @@ class SimulatedDispatchers(Driver):
         return task
 
     def run_until(self, done: Callable[[], bool], timeout_s: float | None) -> bool:
-        """Step until `done()`. False if `timeout_s` of virtual time passed first.
+        """Step until `done()`; in a sync handler, give way until then. False if `timeout_s` of virtual time passed first.
 
         Raises NothingCanHappen if it can never become true.
         """
         give_up = self.call_after(timeout_s, lambda: None) if timeout_s is not None else None
-        give_up_at = self.clock.monotonic() + timeout_s if timeout_s is not None else None
-        self._waits += 1
-        try:
+        give_up_at = self.clock.monotonic() + timeout_s if timeout_s is not None else math.inf
+        thread = self.handlers.here()
+        if thread is not None:
+            if not done():
+                self.handlers.give_way(thread, lambda: done() or self.clock.monotonic() >= give_up_at)
+        else:
             while not done():
-                if give_up_at is not None and self.clock.monotonic() >= give_up_at and not self._can_step():
+                if self.clock.monotonic() >= give_up_at and not self._can_step():
                     return False
                 if not self.step():
                     raise NothingCanHappen("no actor is ready and no timer is set, but something is still waited for")
-        finally:
-            self._waits -= 1
         if give_up is not None:
             give_up.cancel()
-        return True
+        return done()
+
+    def sleep(self, duration_s: float) -> None:
+        """Block the sync handler that calls this for so long, of virtual time; for ever if it is infinite.
+
+        One that is executed again from its record waits for nothing.
+        """
+        if self.handlers.here() is None:
+            transaction = current_transaction_or_none()
+            if transaction is None or transaction.submission.handler.is_async:
+                raise RuntimeError(
+                    "only a sync handler sleeps: it has a thread of its own. Elsewhere let time pass: run_for()"
+                )
+            return
+        self.run_until(lambda: False, None if math.isinf(duration_s) else duration_s)
+
+    def give_way(self, thread: HandlerThread, *, leaves: bool = False) -> None:
+        """The handler on this thread does an operation, or has returned: whoever is chosen goes before."""
+        handlers = self.handlers
+        if handlers.ending or not self.interleaving:
+            return
+        if self.interleaving < 1 and self._random.random() >= self.interleaving:
+            return
+        ready = self._ready_now()  # This one is among them.
+        if len(ready) > 1:
+            chosen = ready[self._explorer.choose(ready)]
+            if chosen is not thread.mailbox:
+                self._chosen = chosen
+                handlers.give_way(thread, leaves=leaves)
 
     def run_to_rest(self) -> None:
         """Step until no actor is ready; time stands still."""
-        while self._can_step():
-            self.step()
+        self._resting = True
+        try:
+            while self._can_step():
+                self.step()
+        finally:
+            self._resting = False
+
+    def run_for(self, duration_s: float) -> None:
+        """Let virtual time pass: all that falls due until then happens, in its order."""
+        until = self.clock.monotonic() + duration_s
+        self.run_to_rest()
+        while self.pass_time(until):
+            pass
+        self.clock.advance_to(until)
+
+    def pass_time(self, until_s: float) -> bool:
+        """Let the next timer fire, and all that follows at its time; False if there is none until then."""
+        if not self._pass_time(until_s + SLACK_S):
+            return False
+        self.run_to_rest()
+        return True
+
+    @contextlib.contextmanager
+    def holding(self, mailbox: Mailbox) -> Iterator[None]:
+        """Meanwhile this one does not run, whatever lies in it; not for what waits for it."""
+        self._held = mailbox
+        try:
+            yield
+        finally:
+            self._held = None
 
     def step(self) -> bool:
         """Let one ready actor (or callback) run, or time pass to the next timer. False if nothing can happen."""
@@ -153,29 +243,50 @@ class SimulatedDispatchers(Driver):
         if self.steps > self._steps_left:
             raise NothingCanHappen(f"still busy after {self._steps_left} steps: a livelock")
         ready = self._ready_now()
-        choices = len(ready) + (1 if self._event_loop.can_run else 0)
-        if not choices:
+        if not ready:
             return self._pass_time()
-        choice = self._random.randrange(choices)
-        if choice == len(ready):
+        is_late = self._lateness and not self._resting and self._random.random() < self._lateness
+        if is_late and self._pass_time(self.clock.monotonic() + LATE_MAX_S):
+            return True
+        chosen, self._chosen = self._chosen, None
+        if chosen is None or chosen is self._held:
+            chosen = ready[self._explorer.choose(ready)]
+        if chosen is self._event_loop:
             self._event_loop.run_one()
             return True
-        mailbox = ready[choice]
-        self._ready.remove(mailbox)
-        mailbox.run(self._random.choice((1, 1, 2, 4, 256)))
+        thread = self.handlers.in_flight.get(chosen)
+        if thread is not None:
+            self.handlers.resume(thread)
+            return True
+        self._ready.remove(chosen)
+        place = chosen._dispatcher
+        if type(place) is SimulatedPool:
+            self.handlers.begin(chosen, self._explorer.batch(), place.end_stay)
+        else:
+            chosen.run(self._explorer.batch())
         return True
 
     def _can_step(self) -> bool:
-        return bool(self._ready_now() or self._event_loop.can_run)
+        return bool(self._ready_now())
 
-    def _ready_now(self) -> list[Mailbox]:
-        """The mailboxes that may run: no more runs than threads, where each waits inside of the one before."""
-        if self._waits <= self.threads:
-            return self._ready
-        return [mailbox for mailbox in self._ready if not mailbox.rank]
+    def _ready_now(self) -> list[Any]:
+        """Who can go on: mailboxes, the loop, and handlers that have given way; no more of them than threads."""
+        ready: list[Any] = self._ready
+        in_flight = self.handlers.in_flight
+        if in_flight:
+            latest = self.pool.free_from()
+            if latest is not None:
+                pool = self.pool
+                ready = [each for each in ready if each._dispatcher is not pool or each.rank <= latest]
+            going_on = [each for each, thread in in_flight.items() if thread.awaits is None or thread.awaits()]
+            ready = ready + going_on
+        if self._held is not None:
+            ready = [each for each in ready if each is not self._held]
+        return [*ready, self._event_loop] if self._event_loop.can_run else ready
 
-    def _pass_time(self) -> bool:
-        while self._heap:
+    def _pass_time(self, latest: float = math.inf) -> bool:
+        """Let the next timer fire, if there is one until then."""
+        while self._heap and self._heap[0][0] <= latest:
             moment, _, timer = heapq.heappop(self._heap)
             if timer.callback is not None:
                 self.clock.advance_to(moment)

@@ -24,6 +24,7 @@ from seqtor.actors.effects.functions import EffectFunction, EffectFunctions
 from seqtor.actors.effects.workforce import Workforce
 from seqtor.actors.ledger import Ledger
 from seqtor.actors.mailbox import Mailbox, answer
+from seqtor.actors.reactor.kept import effect_fact
 from seqtor.messages.effects import (
     CarryOut,
     DeadLetterRecord,
@@ -59,7 +60,19 @@ class Stage(enum.Enum):
 class Open:
     """An effect that has not ended."""
 
-    __slots__ = ("attempt", "effect", "function", "index", "record", "seq", "stage", "submission", "timer", "worker")
+    __slots__ = (
+        "attempt",
+        "effect",
+        "error",
+        "function",
+        "index",
+        "record",
+        "seq",
+        "stage",
+        "submission",
+        "timer",
+        "worker",
+    )
 
     def __init__(self, seq: int, index: int, effect: RecordedEffect, function: EffectFunction) -> None:
         self.seq = seq
@@ -72,6 +85,7 @@ class Open:
         self.timer: Cancellable | None = None
         self.record: EffectRecord | None = None
         self.submission: Any = None
+        self.error: BaseException | None = None  # Of the last try.
 
 
 class Told:
@@ -275,6 +289,7 @@ class Effects(Actor):
             effect=opened.effect if message.error is not None else None,
             submitted=message.accepted,
         )
+        opened.error = message.error
         opened.stage = Stage.RECORDING
         if self._journal is None:
             self._ended(opened, record)
@@ -302,7 +317,10 @@ class Effects(Actor):
         # While everything stops it is accepted on disk, and runs after the next start.
         returned = None if self._holding else opened.submission
         self._released = self._released or returned is not None
-        self._ledger.end_effect(seq, opened.index, returned, self.sequencer)
+        failure = None
+        if opened.error is not None and self._ledger.reactions is not None:
+            failure = effect_fact(record, opened.error, self._ledger.reactions.kinds)
+        self._ledger.end_effect(seq, opened.index, returned, self.sequencer, failure)
         self._left[seq] -= 1
         if not self._left[seq]:
             del self._left[seq]

@@ -17,6 +17,7 @@ from pydantic_core import from_json
 from seqtor.actors.base import Actor
 from seqtor.actors.clock import Clock
 from seqtor.actors.dispatchers.contract import Dispatcher, LoopDispatcher
+from seqtor.actors.faults import fault
 from seqtor.actors.footprints import declare
 from seqtor.actors.journal.encoding import accepted_text, error_record, model_json
 from seqtor.actors.journal.upcasts import Upcasts
@@ -26,6 +27,7 @@ from seqtor.actors.resources import ResourceRef, Resources
 from seqtor.actors.submissions import Intake, Origin, Submission
 from seqtor.messages.effects import EffectExecuted, ExecuteEffect, ReportFree, WorkerFree
 from seqtor.messages.errors import SeqtorError
+from seqtor.messages.events import ALARM
 from seqtor.messages.records import AcceptedRecord, RecordedError
 from seqtor.messages.triggers import Trigger
 
@@ -68,14 +70,16 @@ class Workshop:
     """What all executions of effects of one system share."""
 
     def __init__(
-        self, journal_id: str, *, upcasts: Upcasts, resources: Resources, intake: Intake, prepare: Prepare, clock: Clock
-    ) -> None:
+        self, journal_id: str, *, upcasts: Upcasts, resources: Resources, intake: Intake, prepare: Prepare, clock: Clock,
+        watcher: Any = None,
+    ) -> None:  # fmt: skip
         self._journal_id = journal_id
         self._upcasts = upcasts
         self._resources = resources
         self.intake = intake
         self._prepare = prepare
         self._clock = clock
+        self._watcher = watcher
 
     def key(self, seq: int, index: int) -> str:
         """The key of an effect: the same in every process that has the journal."""
@@ -89,6 +93,8 @@ class Workshop:
         """What the function is called with."""
         key, is_async = self._key_of(task), task.function.is_async
         payload = task.function.payload_of(task.effect, self._upcasts, f"the effect {key} ({task.effect.name})")
+        if self._watcher is not None:
+            self._watcher.effect(task.seq, task.index)
 
         def find(ref: ResourceRef[Any]) -> Any:
             return self._resources.get(ref, place, is_async=is_async)
@@ -98,7 +104,7 @@ class Workshop:
     def accept(self, task: ExecuteEffect, returned: Any) -> tuple[Submission[Any] | None, AcceptedRecord | None]:
         """What the function returned, as a submission and its record. Raises what makes it no trigger to be accepted.
 
-        Its run id is the effect's key: whichever try returns it, it is the same run.
+        Its run id follows from the effect's key: whichever try returns it, it is the same run.
         """
         if returned is None:
             return None, None
@@ -113,7 +119,7 @@ class Workshop:
         trigger, handler, priority, own_time = self._prepare(returned, None)
         key, now = self._key_of(task), self._clock.time()
         event_time = now if own_time is None else own_time
-        origin = Origin(id=key, cause=key)
+        origin = Origin(id=f"{ALARM}{key}" if task.effect.alarm else key, cause=key)
         submission = Submission(self.intake, task.index + 1, trigger, handler, priority, event_time, now, origin)
         declare(submission)
         return submission, AcceptedRecord.model_validate_json(accepted_text(submission))
@@ -134,7 +140,10 @@ class EffectWorker(Actor):
         error: BaseException | None = None
         try:
             context, payload = self._workshop.arguments(message, self._dispatcher)  # type: ignore[arg-type]
-            submission, accepted = self._workshop.accept(message, message.function.function(context, payload))
+            fault("effects.try.before")
+            returned = message.function.function(context, payload)
+            fault("effects.try.after")
+            submission, accepted = self._workshop.accept(message, returned)
         except BaseException as failure:
             error = failure
         self._effects.tell(_executed(message, self.actor_urn, submission, accepted, error))
@@ -171,7 +180,10 @@ class EffectTasks(Actor):
         error: BaseException | None = None
         try:
             context, payload = self._workshop.arguments(message, self._loop)
-            submission, accepted = self._workshop.accept(message, await message.function.function(context, payload))
+            fault("effects.try.before")
+            returned = await message.function.function(context, payload)
+            fault("effects.try.after")
+            submission, accepted = self._workshop.accept(message, returned)
         except asyncio.CancelledError as cancelled:
             if self._has_stopped:
                 return  # Ours: the effect has not ended, and is resumed at the next start.

@@ -6,6 +6,7 @@ function's annotation says, in another process too; what would not is refused in
 
 from __future__ import annotations
 
+import copy
 import inspect
 import types
 from collections.abc import Callable, Iterable, Mapping
@@ -15,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 from pydantic.errors import PydanticInvalidForJsonSchema, PydanticUserError
 from pydantic_core import PydanticSerializationError, from_json, to_json
 
+from seqtor.actors.answers import is_coroutine_function
 from seqtor.actors.handlers import did_you_mean
 from seqtor.actors.retries import Retry
 from seqtor.messages.errors import RegistrationError
@@ -42,10 +44,7 @@ class EffectFunction:
         self.name = name
         self.function = function
         self.retry = retry
-        self.is_async = any(
-            inspect.iscoroutinefunction(callee)
-            for callee in (function, inspect.unwrap(function), getattr(function, "__call__", None))  # noqa: B004
-        )
+        self.is_async = is_coroutine_function(function)
         self._adapter = _adapter(name, payload_type)
         self._comes_back = comes_back(payload_type, JSON_CONFIG)
         is_model = isinstance(payload_type, type) and issubclass(payload_type, BaseModel)
@@ -76,6 +75,13 @@ class EffectFunction:
                 "tells apart"
             )
         return RecordedEffect(name=self.name, version=self._version, payload=from_json(text))
+
+    def carried_out_by(self, function: Callable[..., Any]) -> EffectFunction:
+        """The same effect, with another function that carries it out."""
+        other = copy.copy(self)
+        other.function = function
+        other.is_async = is_coroutine_function(function)
+        return other
 
     def payload_of(self, effect: RecordedEffect, upcasts: Upcasts, where: str) -> Any:
         """The payload that was kept. Raises RegistrationError if it does not fit the annotation as it is now."""

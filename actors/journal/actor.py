@@ -15,7 +15,7 @@ executes again under it. The hash chain follows the order in which records are a
 
 from __future__ import annotations
 
-import itertools
+from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, NamedTuple
 
@@ -23,6 +23,7 @@ from loguru import logger
 
 from seqtor.actors.base import Actor
 from seqtor.actors.dispatchers.contract import Timers
+from seqtor.actors.faults import fault
 from seqtor.actors.footprints import recorded
 from seqtor.actors.invariants import require
 from seqtor.actors.journal.chain import Break, links_after
@@ -50,6 +51,7 @@ from seqtor.messages.journal import (
     AppendEntry,
     AppendIntake,
     CheckpointDue,
+    CheckpointSkipped,
     EndTriggers,
     FinishCheckpoint,
     FlushIntake,
@@ -60,12 +62,13 @@ from seqtor.messages.journal import (
     RunsDurable,
     TrimJournal,
 )
-from seqtor.messages.records import CallRecord, EffectRecord, SequencedRecord
+from seqtor.messages.records import CallRecord, EffectRecord, ReactionRecord, SequencedRecord
 from seqtor.messages.runs import RunsEnded, State, TriggersEnded
 
 __all__ = ["INTAKE_DELAY_S", "Begun", "Journal"]
 
 INTAKE_DELAY_S = 0.002
+ENDED_MAX = 1024
 INTAKE_ROWS = 16  # In a group without commits.
 INTAKE_ROWS_MIN = 4  # In one with commits: or, if that is more, one for so many of them.
 COMMITS_PER_INTAKE_ROW = 32
@@ -102,7 +105,7 @@ class Journal(Actor):
 
     receives: ClassVar[tuple[type, ...]] = (
         AppendIntake, FlushIntake, IntakeWaited, EndTriggers, RunsEnded, AppendEntry, ReadJournal, GetOpenWork,
-        KeepCheckpointPart, FinishCheckpoint, TrimJournal,
+        KeepCheckpointPart, FinishCheckpoint, CheckpointSkipped, TrimJournal,
     )  # fmt: skip
     batch_max = 4096
 
@@ -133,15 +136,16 @@ class Journal(Actor):
         self._overtaken: dict[int, Submission[Any]] = {}  # By seq: told, not ended, and not bound to the seq yet.
         self.checkpoints: tuple[CheckpointInfo, ...] = ()  # Read by who travels in time; only this actor writes it.
         self.kept_from = 1  # The oldest seq whose history is kept; as `checkpoints`.
-        self.failed = False  # The medium, which is final.
+        self.failure: BaseException | None = None  # The medium's, which is final.
         self._trimming: CheckpointInfo | None = None
-        self._intake: dict[str, Submission[Any]] = {}  # Accepted, without a row yet, and not ended.
+        self._accepted: deque[Submission[Any]] = deque()  # They may need a row; the oldest first.
+        self._ended_without_seq: set[str] = set()  # Runs that must not get a row any more, though no seq tells so.
         self._open = OpenRuns()  # What is on disk and has not ended, for the next checkpoint.
         self._intake_due = False  # Somebody waits for the rows: all are written.
         self._intake_waited = False  # They have waited long enough: some are written.
         self._intake_timed = False
         self._runs: list[RunsEnded] = []
-        self._entries: list[tuple[CallRecord | EffectRecord, Submission[Any] | None]] = []
+        self._entries: list[tuple[CallRecord | EffectRecord | ReactionRecord, Any]] = []
         self._ending: list[tuple[Submission[Any], float]] = []  # They end without a seq, then, and may be on disk.
         self._ended: list[
             Submission[Any]
@@ -191,7 +195,7 @@ class Journal(Actor):
             if seq is not None and written.last < seq < last and seq not in ended:
                 self._overtaken[seq] = submission
             if submission.id not in self._open.submissions and (seq is None or not written.has(seq)):
-                self._intake[submission.id] = submission
+                self._accepted.append(submission)
         for run, ended_at in runs:
             self._runs.append(RunsEnded(runs=(run,), ended_at=ended_at))
         self._told = written.after([run.seq for run, _ in runs], self._overtaken)
@@ -201,14 +205,10 @@ class Journal(Actor):
     # What is to be written -----------------------------------------------------------------------------------------
 
     def on_append_intake(self, message: AppendIntake) -> None:
-        told = self._told
-        for submission in message.submissions:
-            seq = submission.seq
-            if seq is None or not told.has(seq):  # Else it has ended; it was told again after a crash.
-                self._intake[submission.id] = submission
+        self._accepted.extend(message.submissions)
 
     def on_flush_intake(self, message: FlushIntake) -> None:
-        if message.submission.id in self._intake:
+        if not self._needs_no_row(message.submission):
             self._intake_due = True
         self._answers.append(message.reply_to)  # Else it is on disk: its row, or the record of its run.
 
@@ -217,11 +217,18 @@ class Journal(Actor):
         self._intake_waited = True
 
     def on_end_triggers(self, message: EndTriggers) -> None:
-        """Of one that has no row, nobody was told that it is durable: nothing need be written."""
+        """Of one that has no row, nobody was told that it is durable: nothing need be written.
+
+        But a retry, or what a run or an effect has submitted, is in another record, which may yet have to be written.
+        """
         for submission in message.submissions:
             self._ended.append(submission)
-            if self._intake_due or self._intake.pop(submission.id, None) is None:
+            origin = submission.origin
+            is_in_a_record = origin is not None and origin.id is not None  # Its id is no new one.
+            if self._intake_due or is_in_a_record or submission.id in self._open.submissions:
                 self._ending.append((submission, message.ended_at))
+            else:
+                self._ended_without_seq.add(submission.id)
 
     def on_runs_ended(self, message: RunsEnded) -> None:
         told, runs = self._told, message.runs
@@ -239,16 +246,22 @@ class Journal(Actor):
     def on_append_entry(self, message: AppendEntry) -> None:
         record = message.record
         self._entries.append((record, message.submission))
-        if isinstance(record, CallRecord) and record.run in self._intake:
+        if isinstance(record, CallRecord) and record.run not in self._open.submissions:
             self._intake_due = True  # Before a call starts, the run itself is durable.
         self._answers.append(message.reply_to)
 
     # One group -------------------------------------------------------------------------------------------------------
 
     def on_batch_end(self) -> None:
-        if self._runs or self._entries or self._ending or self._intake_due or (self._intake_waited and self._intake):
+        accepted = self._accepted
+        through = self._told.through
+        while accepted and (((seq := accepted[0].seq) and seq <= through) or self._needs_no_row(accepted[0])):
+            accepted.popleft()
+        if len(self._ended_without_seq) > max(ENDED_MAX, 2 * len(accepted)):
+            self._ended_without_seq.intersection_update([each.id for each in accepted])
+        if self._runs or self._entries or self._ending or self._intake_due or (self._intake_waited and accepted):
             self._write_group()
-        if self._intake and not self._intake_timed:
+        if accepted and not self._intake_timed:
             self._intake_timed = True
             self._timers.call_after(INTAKE_DELAY_S, lambda: self.tell_self(IntakeWaited()))
         self._answer()
@@ -262,24 +275,23 @@ class Journal(Actor):
         keys: list[KeyRow] = []
         breaks: list[Break] = []
         chain, previous, size = self._chain, self._previous, 0
+        with_rows, kinds = self._open.submissions, self._open.reactions.kinds
         for message in told:
             for ended in message.runs:
                 if ended.seq != previous + 1:
                     breaks.append(Break(previous, ended.seq, chain))
-                body = commit_text(ended, previous, self._epoch, message.ended_at, self._stores)
+                body = commit_text(ended, previous, self._epoch, message.ended_at, self._stores, kinds)
                 chain = chained(chain, body)
                 commits.append(CommitRow(ended.seq, body, chain))
                 previous = ended.seq
                 size += len(body)
                 submission = ended.submission
-                run = submission.id
-                if self._intake.pop(run, None) is None:
-                    self._open.submissions.pop(run, None)
+                if with_rows:
+                    with_rows.pop(submission.id, None)
                 if submission.origin is not None:
                     keys += _key_of(ended)
                     for absorbed in submission.absorbed:
-                        if self._intake.pop(absorbed.id, None) is None:
-                            self._open.submissions.pop(absorbed.id, None)
+                        with_rows.pop(absorbed.id, None)
                         keys += _key_of(ended, absorbed)
         bound = self._bind_overtaken() if self._overtaken else ()
         entries, intake_keys = self._entry_rows(len(commits), bound)
@@ -289,7 +301,9 @@ class Journal(Actor):
             entries.append(EntryRow(position, "ended", submission.id, ended_text(submission, ended_at)))
             if submission.key is not None:
                 keys.append(KeyRow(submission.key, "", b"", None))  # Behind all others: the last row of a key counts.
+        fault("journal.append.before")
         self._write(self._backend.append, Group(commits, entries, [*intake_keys, *keys], late))
+        fault("journal.append.after")
         self._chain, self._previous, self._written = chain, previous, self._told
         if breaks:
             self._note_breaks(breaks)
@@ -305,10 +319,13 @@ class Journal(Actor):
                     open_work.ended(ended, message.ended_at)
                 if ended.submission.origin is not None:
                     open_work.resubmits(ended.submission)
+                if open_work.reactions.kinds:
+                    open_work.reactions.ended(ended, message.ended_at)
         for record, _ in bound:
             open_work.sequenced[record.seq] = record
-        for submission, _ in ending:
-            open_work.ended_without_seq(submission, self._written.last)
+        for submission, ended_at in ending:
+            open_work.ended_without_seq(submission, self._written.last, ended_at)
+            self._ended_without_seq.add(submission.id)
         self._position += len(entries)
         self._bytes += size + sum(len(entry.body) for entry in entries)
         if commits:
@@ -370,19 +387,13 @@ class Journal(Actor):
         keys: list[KeyRow] = []
         position = self._position
         if self._intake_due:
-            count = len(self._intake)
+            count = len(self._accepted)
         elif commits:
             count = max(INTAKE_ROWS_MIN, commits // COMMITS_PER_INTAKE_ROW)
         else:
             count = INTAKE_ROWS if self._intake_waited else 0
-        taken = list(itertools.islice(self._intake.values(), count))
-        if bound:
-            first = {each.id: each for _, each in bound if each.id not in self._open.submissions}
-            taken = [*first.values(), *(each for each in taken if each.id not in first)]
-        for submission in taken:
+        for submission in self._take_rowless(count, bound):
             position += 1
-            self._intake.pop(submission.id, None)
-            self._open.submissions[submission.id] = submission
             self._open.resubmits(submission)
             rows.append(EntryRow(position, "accepted", submission.id, accepted_text(submission)))
             if submission.key is not None:
@@ -398,6 +409,29 @@ class Journal(Actor):
         self._entries.clear()
         return rows, keys
 
+    def _take_rowless(self, count: int, bound: Sequence[Bound]) -> list[Submission[Any]]:
+        """The accepted triggers that get their rows now: of those bound to a seq all, of the others the oldest."""
+        taken: list[Submission[Any]] = []
+        accepted, with_rows = self._accepted, self._open.submissions
+        for _, submission in bound:
+            if submission.id not in with_rows:
+                with_rows[submission.id] = submission
+                taken.append(submission)
+        while accepted and count:
+            submission = accepted.popleft()
+            if not self._needs_no_row(submission):
+                with_rows[submission.id] = submission
+                taken.append(submission)
+                count -= 1
+        return taken
+
+    def _needs_no_row(self, submission: Submission[Any]) -> bool:
+        """Whether an accepted trigger has a row, or has ended: then the record of its run holds it, or nothing need."""
+        seq = submission.seq
+        if seq is not None and self._told.has(seq):
+            return True
+        return submission.id in self._open.submissions or submission.id in self._ended_without_seq
+
     def _answer(self) -> None:
         """Answer who waits for what is durable now."""
         if self._answers:
@@ -407,7 +441,7 @@ class Journal(Actor):
 
     def on_stop(self) -> None:
         """Write what was told, so that an ordered stop loses nothing."""
-        self._intake_due = bool(self._intake)
+        self._intake_due = bool(self._accepted)
         self.on_batch_end()
         self._backend.close()
 
@@ -459,11 +493,16 @@ class Journal(Actor):
             message.reply_to.set_exception((RuntimeError, error, None))
             return
         self._write(self._backend.finish_checkpoint, message.info)
+        fault("journal.checkpoint.after")
         self.checkpoints = (*self.checkpoints, message.info)
         self._bytes = 0
         self._checkpoint_asked = False
         self._forget_breaks(seq)
         message.reply_to.set(message.info)
+
+    def on_checkpoint_skipped(self, _: CheckpointSkipped) -> None:
+        self._bytes = 0  # Else it would be asked for again with every group.
+        self._checkpoint_asked = False
 
     def on_trim_journal(self, message: TrimJournal) -> None:
         info = message.info
@@ -475,13 +514,14 @@ class Journal(Actor):
         self.kept_from = max(self.kept_from, info.seq + 1)
         if not self._write(self._backend.trim, info, TRIM_ROWS):
             self.tell_self(message)  # Behind what has queued up meanwhile.
+        fault("journal.trim.after")
 
     def _write(self, write: Callable[..., Any], *what: Any) -> Any:
         """Have the medium written. What goes wrong there is final: what is on disk is not known any more."""
         try:
             return write(*what)
-        except BaseException:
-            self.failed = True
+        except BaseException as error:
+            self.failure = error
             raise
 
     def _chain_at(self, seq: int) -> bytes:

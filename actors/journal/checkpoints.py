@@ -6,11 +6,14 @@ states are immutable, so nothing waits for it. Promises: a checkpoint is valid o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+import math
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar
 
 from loguru import logger
+from pykka import ActorDeadError
 
 from seqtor.actors.base import Actor
 from seqtor.actors.futures import Driver, ReplyFuture
@@ -23,6 +26,7 @@ from seqtor.actors.mailbox import Mailbox
 from seqtor.actors.stores.contract import StoreRef
 from seqtor.messages.journal import (
     CheckpointDue,
+    CheckpointSkipped,
     FinishCheckpoint,
     GetOpenWork,
     KeepCheckpointPart,
@@ -48,6 +52,8 @@ class Checkpoints:
         now: Callable[[], float],
         driver: Driver | None,
         last_seq: int | None,
+        changed: Callable[[], Mapping[str, int]] = dict,
+        outside: Callable[[], float] = lambda: math.inf,
     ) -> None:
         self._journal = journal
         self._stores = stores
@@ -56,6 +62,8 @@ class Checkpoints:
         self._now = now
         self._driver = driver
         self.last_seq = last_seq
+        self._changed = changed
+        self._outside = outside
 
     def take(self, *, again: bool = False) -> CheckpointInfo | None:
         """Make a checkpoint of what is durable now; None if there is one of that seq (and not `again`)."""
@@ -87,6 +95,11 @@ class Checkpoints:
         self.last_seq = seq
         return info
 
+    def skip(self) -> None:
+        """Say that there is none this time."""
+        with contextlib.suppress(ActorDeadError):  # Then nobody asks for another.
+            self._journal.tell(CheckpointSkipped())
+
     def _open_work(self, seq: int, work: OpenWorkFound, unkept: Sequence[str]) -> str:
         shapes = json_of({ref.name: ref.spec.shape for ref in self._stores})
         parts = [
@@ -110,6 +123,11 @@ class Checkpoints:
         lists = "".join(f',"{name}":[{",".join(texts)}]' for name, texts in parts)
         if work.resubmitted:
             lists += f',"resubmitted":{json_of(dict(work.resubmitted))}'
+        if work.reactions is not None:
+            lists += f',"reactions":{model_json(work.reactions.record())}'
+        changed = self._changed()  # Asked for after the state was taken: so it may say too much, never too little.
+        if changed:
+            lists += f',"changed":{json_of(dict(changed))},"outside":{int(self._outside())}'
         return f'{{"format":1,"now":{self._now()!r},"shapes":{shapes}{lists}}}'
 
     def _ask(self, mailbox: Mailbox, question: Callable[..., Any]) -> Any:
@@ -122,7 +140,8 @@ class Checkpoints:
 class Compaction:
     """Has the journal give up what is older than is promised (`retain_s`; None promises everything).
 
-    `forget` is told up to which seq idempotency keys go with it. Blocks its caller for a look into the journal.
+    `forget` is told up to which seq idempotency keys go with it; `outside` says up to which seq the stores that write
+    outside have done so, and need the journal no more. Blocks its caller for a look into the journal.
     """
 
     def __init__(
@@ -133,6 +152,7 @@ class Compaction:
         time: Callable[[], float],
         forget: Callable[[int], None],
         journal: Mailbox,
+        outside: Callable[[], float] = lambda: math.inf,
     ) -> None:
         self._read = read
         self._checkpoints = checkpoints
@@ -140,6 +160,7 @@ class Compaction:
         self._time = time
         self._forget = forget
         self._journal = journal
+        self._outside = outside
         self._warned = False
 
     def compact(self) -> None:
@@ -150,7 +171,8 @@ class Compaction:
         if self._retain_s is None:
             return
         moment = self._time() - self._retain_s
-        found = self._read(lambda backend: ended_before(backend, self._checkpoints(), moment))
+        through = self._outside()
+        found = self._read(lambda backend: ended_before(backend, self._checkpoints(), moment, through))
         if found is None:
             return
         if not found.unkept:
@@ -178,9 +200,12 @@ class Checkpointer(Actor):
     def on_checkpoint_due(self, _: CheckpointDue) -> None:
         try:
             info = self._checkpoints.take()
+            if info is None:
+                self._checkpoints.skip()
             self._compaction.compact()
         except Exception as error:  # A store's own code, or the journal is gone; commits do not depend on checkpoints.
             logger.opt(exception=error).warning("no checkpoint was made: {}; the next one is tried later", error)
+            self._checkpoints.skip()
         else:
             if info is not None:
                 logger.debug("checkpoint at seq {}: {} bytes", info.seq, info.size_bytes)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import lru_cache
 from hashlib import blake2b, sha256
 from pathlib import PurePath
@@ -19,12 +19,13 @@ from zlib import crc32
 
 from pydantic_core import PydanticSerializationError, to_json, to_jsonable_python
 
-from seqtor.messages.errors import Rejected
+from seqtor.messages.errors import RecordedFailure, Rejected
 from seqtor.messages.records import (
     FORMAT,
     CallRecord,
     DeadRunRecord,
     EffectRecord,
+    ReactionRecord,
     RecordedEffect,
     RecordedError,
     RecordedTrigger,
@@ -142,14 +143,19 @@ def _origin_text(submission: Submission[Any]) -> str:
     parts = "" if origin.key is None else f',"key":{text(origin.key)}'
     if origin.cause is not None:
         parts += f',"cause":{text(origin.cause)}'
+    if origin.causes:
+        parts += f',"causes":[{",".join(map(text, origin.causes))}]'
     if origin.retry is not None:
         parts += f',"run_number":{origin.retry.run_number},"retry_of":{text(origin.retry.of)}'
+    if origin.scheduled is not None:
+        parts += f',"scheduled":[{text(origin.scheduled[0])},{origin.scheduled[1]!r}]'
     return parts if origin.resubmits is None else f'{parts},"resubmits":{text(origin.resubmits)}'
 
 
 def effect_text(effect: RecordedEffect) -> str:
     """A `RecordedEffect`; it has a key of its own only if it was a dead letter."""
-    return model_json(effect, {"name", "version", "payload"} if effect.key is None else None)
+    special = {name for name, value in (("key", effect.key), ("alarm", effect.alarm)) if value}
+    return model_json(effect, {"name", "version", "payload"} | special)
 
 
 def dead_run_record(ended: EndedRun, ended_at: float) -> DeadRunRecord:
@@ -197,8 +203,15 @@ def reads_digest(accesses: Sequence[StoreAccess] | None, stores: Sequence[StoreR
     return f"{crc32(chr(10).join(parts).encode('utf-8', 'surrogatepass')):08x}"
 
 
-def commit_text(ended: EndedRun, previous: int, epoch: int, ended_at: float, stores: Sequence[StoreRef[Any]]) -> str:
-    """A `CommitRecord`, with what is empty left out."""
+def commit_text(
+    ended: EndedRun,
+    previous: int,
+    epoch: int,
+    ended_at: float,
+    stores: Sequence[StoreRef[Any]],
+    kinds: Collection[str] = (),
+) -> str:
+    """A `CommitRecord`, with what is empty left out. `kinds` of facts are of interest: what they need is in it."""
     submission = ended.submission
     submitted_at, event_time = submission.submitted_at, submission.event_time
     submitted = moment(submitted_at)
@@ -210,11 +223,11 @@ def commit_text(ended: EndedRun, previous: int, epoch: int, ended_at: float, sto
         f'"submitted_at":{submitted},"sequenced_at":{moment(submission.sequenced_at)},"ended_at":'
         f'{moment(ended_at)},"handler_s":{ended.handler_s!r},"snapshot":'
         f'{ended.snapshot_seq},"first_snapshot":{ended.first_snapshot_seq},"reads":"'
-        f'{reads_digest(ended.accesses, stores)}"{_what_it_did(ended, stores)}}}'
+        f'{reads_digest(ended.accesses, stores)}"{_what_it_did(ended, stores, kinds)}}}'
     )
 
 
-def _what_it_did(ended: EndedRun, stores: Sequence[StoreRef[Any]]) -> str:
+def _what_it_did(ended: EndedRun, stores: Sequence[StoreRef[Any]], kinds: Collection[str]) -> str:
     """What only some records have."""
     submission, error, released = ended.submission, ended.error, ended.released
     found = ""
@@ -231,12 +244,24 @@ def _what_it_did(ended: EndedRun, stores: Sequence[StoreRef[Any]]) -> str:
         if submission.origin.absorbed and submission.origin.retry is None:
             absorbed = ",".join([f'"{each.id}"' for each in submission.absorbed])
             found += f',"coalesced":[{absorbed}]' if absorbed else ""
+            if kinds and ended.state is not State.DEFERRED:
+                found += _absorbed_text(submission, kinds)
     if released is not None:
         found += _released_text(ended, released)
     if ended.conflicts:
         conflicts = [json_of(conflict._asdict()) for conflict in ended.conflicts]
         found += f',"conflicts":[{",".join(conflicts)}]'
     return found
+
+
+def _absorbed_text(submission: Submission[Any], kinds: Collection[str]) -> str:
+    """The triggers that became one with it, if somebody reacts to that."""
+    if f"status {State.COALESCED.value} {submission.handler.name}" not in kinds:
+        return ""
+    absorbed = ",".join(
+        [f'{{"run":"{each.id}","trigger":{trigger_text(each, each.given)}}}' for each in submission.absorbed]
+    )
+    return f',"absorbed":[{absorbed}]' if absorbed else ""
 
 
 def _released_text(ended: EndedRun, released: Released) -> str:
@@ -266,8 +291,10 @@ def _writes(ended: EndedRun, stores: Sequence[StoreRef[Any]]) -> str:
     return ",".join(found)
 
 
-def entry_text(record: CallRecord | EffectRecord) -> str:
-    """The entry of a call or of the end of an effect, with what is empty left out."""
+def entry_text(record: CallRecord | EffectRecord | ReactionRecord) -> str:
+    """The entry of a call, of the end of an effect, or of what reactions follow, with what is empty left out."""
+    if isinstance(record, ReactionRecord):
+        return model_json(record, {name for name, value in record if value})
     return f'{{"format":{FORMAT},{record.model_dump_json(exclude_defaults=True)[1:]}'
 
 
@@ -279,7 +306,9 @@ def ended_text(submission: Submission[Any], ended_at: float) -> str:
 
 
 def error_record(error: BaseException) -> RecordedError:
-    """An exception as it is kept: class, text, and the arguments if they are JSON."""
+    """An exception as it is kept: class, text, and the arguments if they are JSON; of one that was kept, the same again."""
+    if isinstance(error, RecordedFailure):
+        return RecordedError(type=error.kind, message=error.message)
     kind = type(error)
     details = code = None
     if isinstance(error, Rejected):

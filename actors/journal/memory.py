@@ -9,6 +9,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import Iterator, Sequence
 
+from seqtor.actors.faults import fault
 from seqtor.actors.invariants import require
 from seqtor.actors.journal.contract import CheckpointInfo, CheckpointPart, CommitRow, EntryRow, Group, KeyRow, Opened
 from seqtor.actors.journal.groups import ends_after
@@ -63,6 +64,7 @@ class MemoryBackend:
         self._require_writable()
         try:
             reached, _ = ends_after(group, self._reached, self._entries_through)
+            fault("journal.append.before_sync")
         except BaseException as error:
             self._failure = error
             raise
@@ -117,12 +119,14 @@ class MemoryBackend:
             self._unfinished[seq] = []
         parts = self._unfinished.get(seq, [])
         require(number == len(parts), "parts of a checkpoint come in order", seq=seq, got=number, expected=len(parts))
+        fault("journal.checkpoint.before_part")
         parts.append(part)
 
     def finish_checkpoint(self, info: CheckpointInfo) -> None:
         self._require_writable()
         parts = self._unfinished.get(info.seq, [])
         require(info.parts == len(parts), "a finished checkpoint has all parts", seq=info.seq, parts=len(parts))
+        fault("journal.checkpoint.before_finish")
         self._checkpoints[info.seq] = (info, tuple(self._unfinished.pop(info.seq, ())))
 
     def checkpoint_parts(self, seq: int) -> Iterator[CheckpointPart]:
@@ -134,6 +138,7 @@ class MemoryBackend:
     def trim(self, info: CheckpointInfo, limit: int) -> bool:
         self._require_writable()
         require(info.seq in self._checkpoints, "what is trimmed is in a finished checkpoint", seq=info.seq)
+        fault("journal.trim.before")
         left = limit
         for seq in sorted(self._checkpoints):
             if seq < info.seq and left > 0:

@@ -11,8 +11,16 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from seqtor.actors.journal.encoding import dead_run_record
+from seqtor.actors.journal.kept_reactions import KeptReactions
 from seqtor.messages.journal import OpenWorkFound
-from seqtor.messages.records import CallRecord, DeadRunRecord, EffectRecord, OpenEffect, SequencedRecord
+from seqtor.messages.records import (
+    CallRecord,
+    DeadRunRecord,
+    EffectRecord,
+    OpenEffect,
+    ReactionRecord,
+    SequencedRecord,
+)
 from seqtor.messages.runs import State
 
 if TYPE_CHECKING:
@@ -39,6 +47,7 @@ class OpenRuns:
         resubmitted: Mapping[str, str] | None = None,
         sequenced: Iterable[SequencedRecord] = (),
         ended: Iterable[tuple[str, int]] = (),
+        reactions: KeptReactions | None = None,
     ) -> None:
         self.submissions: dict[str, Submission[Any]] = {each.id: each for each in submissions}
         self.calls: dict[str, list[CallRecord]] = {}
@@ -51,6 +60,7 @@ class OpenRuns:
         self.sequenced: dict[int, SequencedRecord] = {each.seq: each for each in sequenced}  # Overtaken, by seq.
         # Runs that ended without a seq, each with a seq behind all commits that may have submitted it.
         self._ended_without_seq: dict[str, int] = dict(ended)
+        self.reactions = reactions or KeptReactions()
         self._closed: set[tuple[int, int]] = set()  # Effects that have ended, of commits behind the last checkpoint.
 
     def ended(self, ended: EndedRun, ended_at: float) -> None:
@@ -75,8 +85,9 @@ class OpenRuns:
             for index, effect in enumerate(released.effects):
                 self.effects[ended.seq, index] = OpenEffect(seq=ended.seq, index=index, effect=effect)
 
-    def ended_without_seq(self, submission: Submission[Any], through: int) -> None:
+    def ended_without_seq(self, submission: Submission[Any], through: int, ended_at: float) -> None:
         """Note that an accepted trigger has ended and will have no seq; the journal holds the seqs up to `through`."""
+        self.reactions.ended_without_seq(submission, ended_at)
         self.submissions.pop(submission.id, None)
         self.calls.pop(submission.id, None)
         self._ended_without_seq[submission.id] = through
@@ -88,8 +99,9 @@ class OpenRuns:
             self.resubmitted[origin.resubmits] = submission.id
             forget_oldest(self.resubmitted)
 
-    def noted(self, record: CallRecord | EffectRecord, submission: Submission[Any] | None = None) -> tuple[str, str]:
-        """Note a call or the end of an effect with what it submitted; returns the kind and the reference of its entry.
+    def noted(self, record: CallRecord | EffectRecord | ReactionRecord, submission: Any = None) -> tuple[str, str]:
+        """Note a call, the end of an effect with what it submitted, or what reactions have started; returns the kind and the
+        reference of its entry.
 
         Only when the entry is written: a checkpoint made before must not know what a crash may still undo.
         """
@@ -97,12 +109,17 @@ class OpenRuns:
             if record.run in self.submissions:  # Else its run has ended meanwhile.
                 self.calls.setdefault(record.run, []).append(record)
             return "call", record.run
+        if isinstance(record, ReactionRecord):
+            if self.reactions.note(record):
+                self.submissions.update((started.id, started) for started in submission)
+            return "reaction", str(record.number)
         ref = f"{record.seq}.{record.index}"
         if self.effects.pop((record.seq, record.index), None) is None:
             return "effect", ref  # Written twice: the first counts.
         self._closed.add((record.seq, record.index))
         if record.error is not None:
             self.dead.append(record)
+            self.reactions.gave_up(record)
         if submission is not None:
             self.submissions[submission.id] = submission
         return "effect", ref
@@ -125,6 +142,7 @@ class OpenRuns:
             dead_runs=tuple(each for each in self.dead_runs if each.seq <= seq),
             resubmitted=tuple(self.resubmitted.items()),
             sequenced=tuple(self.sequenced.values()),
+            reactions=None if self.reactions.is_empty else self.reactions.found(seq),
         )
 
 

@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from hashlib import blake2b
 from typing import Any, LiteralString
 
+from seqtor.actors.faults import fault
 from seqtor.actors.invariants import require
 from seqtor.actors.journal.contract import CheckpointInfo, CheckpointPart, CommitRow, EntryRow, Group, KeyRow, Opened
 from seqtor.actors.journal.groups import ends_after
@@ -183,6 +184,7 @@ class PostgresBackend:
             reached, entries_through = ends_after(group, self._reached, self._entries_through)
             with reported(connection, self.place, "was appended to"):
                 pieces = list(_pieces(group, self._reached.total, self._entries_through))
+                fault("journal.append.before_sync")
                 if len(pieces) == 1:
                     self._append(connection, *pieces[0])
                 else:
@@ -294,6 +296,7 @@ class PostgresBackend:
         section = as_bytes(part.section)
         digest = _part_digest(making, number, section, part.data)
         with self._failing(connection, "was given a checkpoint"):
+            fault("journal.checkpoint.before_part")
             values = (Int8(self._epoch), making, Int4(number), section, part.data, digest)
             if connection.execute(self._within(ADD_PART), values).rowcount == 0:
                 raise deposed(connection, self._within, self._epoch)
@@ -305,6 +308,7 @@ class PostgresBackend:
         require(parts == info.parts, "a finished checkpoint has all its parts", expected=info.parts, found=parts)
         with self._failing(connection, "was given a checkpoint"), connection.transaction():
             fence(connection, self._within, self._epoch)
+            fault("journal.checkpoint.before_finish")
             values = (info.seq, making, info.entries_through, info.chain, info.parts, info.size_bytes)
             connection.execute(self._within(FINISH), values)
             connection.execute(self._within(DROP_PARTS), (self._made_now(), None))
@@ -339,6 +343,7 @@ class PostgresBackend:
     def trim(self, info: CheckpointInfo, limit: int) -> bool:
         connection = self._writable()
         with self._failing(connection, "was trimmed"), connection.transaction():
+            fault("journal.trim.before")
             fence(connection, self._within, self._epoch)
             statement = self._within("SELECT count(*) FROM {s}.checkpoints WHERE seq = %s")
             finished = value(connection.execute(statement, (info.seq,)))

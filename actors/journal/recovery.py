@@ -16,10 +16,12 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from seqtor.actors.faults import fault
 from seqtor.actors.journal.chain import Break, Chain, Links, checked_rows, hash_at
 from seqtor.actors.journal.contract import Backend, CheckpointInfo, CommitRow, EntryRow, Opened
 from seqtor.actors.journal.decoding import parsed
 from seqtor.actors.journal.encoding import GENESIS
+from seqtor.actors.journal.kept_reactions import KeptReactions
 from seqtor.actors.journal.open_runs import DEAD_LETTERS_MAX, DEAD_STATES
 from seqtor.actors.publications import NOTHING_AHEAD, Ahead, Publication
 from seqtor.actors.stores.contract import StoreRef, op_of
@@ -33,21 +35,23 @@ from seqtor.messages.records import (
     EndedRecord,
     OpenEffect,
     OpenWork,
+    ReactionRecord,
     SequencedRecord,
 )
-from seqtor.messages.stores import Checkpoint, Write
+from seqtor.messages.stores import Checkpoint, Commit, Write
 
 __all__ = ["OPEN_WORK", "Recovery", "checked_rows", "commit_record", "entry_record", "links_of", "open_work",
            "read_sections", "store_section", "writes_by_store"]  # fmt: skip
 
 RecordT = TypeVar("RecordT", bound=BaseModel)
 OPEN_WORK = "open"
-EntryRecord = AcceptedRecord | CallRecord | EffectRecord | EndedRecord | SequencedRecord
+EntryRecord = AcceptedRecord | CallRecord | EffectRecord | EndedRecord | ReactionRecord | SequencedRecord
 ENTRY_KINDS: dict[str, type[EntryRecord]] = {
     "accepted": AcceptedRecord,
     "call": CallRecord,
     "effect": EffectRecord,
     "ended": EndedRecord,
+    "reaction": ReactionRecord,
     "sequenced": SequencedRecord,
 }
 RUN_KINDS = ("accepted", "call")  # Of no interest once the run that `ref` names has ended.
@@ -94,6 +98,7 @@ class Recovery:
         self.checkpoints: dict[str, bytes] = {}
         self.shapes: dict[str, str] = {}
         self.unkept: frozenset[str] = frozenset()
+        self._changed: dict[str, int] = {}
         self.chain = GENESIS
         self.tip = 0
         self.breaks: list[Break] = []
@@ -115,12 +120,17 @@ class Recovery:
         self.tail_bytes = 0  # What lies behind the checkpoint, in characters.
         self._closed: list[tuple[int, int]] = []
         self._outcomes: list[EffectRecord] = []
+        self._ends: list[EndedRecord] = []
+        self._decisions: list[ReactionRecord] = []
+        self.reactions = KeptReactions()
         self._ended: set[str] = set()
+        fault("journal.recovery.begin")
         self._read_checkpoint()
         self._read_commits()
         self._read_entries()
         self._close_what_ended()
         self._require_sequenced()
+        fault("journal.recovery.end")
 
     def states(self, refs: Sequence[StoreRef[Any]], recovered: Sequence[Any]) -> list[Any]:
         """Fold what was committed since the checkpoint into the states that the stores recovered."""
@@ -150,6 +160,21 @@ class Recovery:
         """A store's part of the checkpoint."""
         data = self.checkpoints.get(store)
         return None if data is None or self.info is None else Checkpoint(self.info.seq, data)
+
+    def changed(self, store: str) -> int:
+        """The last seq up to which everything has ended that may have changed a store."""
+        tail = self.tail.get(store)
+        if tail:
+            return tail[-1][0]
+        return 0 if self.info is None else self._changed.get(store, self.info.seq)
+
+    def ahead_of(self, ref: StoreRef[Any]) -> list[Commit]:
+        """A store's commits that have overtaken a seq which has not ended."""
+        return [
+            Commit(seq, (), tuple([ref.spec.write_of(*each, where=f"seq {seq}") for each in by_store[ref.name]]))
+            for seq, by_store in self.overlay
+            if ref.name in by_store
+        ]
 
     def needs_checkpoint(self, refs: Iterable[StoreRef[Any]]) -> bool:
         """Whether a store is new, or kept in another form than now."""
@@ -207,6 +232,7 @@ class Recovery:
         for record in work.sequenced:
             self._bind(record)
         self.shapes = work.shapes
+        self._changed = work.changed
         self.unkept = frozenset(self.shapes) - frozenset(self.checkpoints)
         self.accepted = {record.run: record for record in work.accepted}
         for call in work.calls:
@@ -217,6 +243,7 @@ class Recovery:
         self.resubmitted = dict(work.resubmitted)
         self._closed = work.closed
         self.ended_without_seq = list(work.ended)
+        self.reactions = KeptReactions(work.reactions)
 
     def _read_entries(self) -> None:
         after = self.info.entries_through if self.info else 0
@@ -235,6 +262,9 @@ class Recovery:
                 self._bind(record)
             elif isinstance(record, EndedRecord):
                 self.ended_without_seq.append(record.run)
+                self._ends.append(record)
+            elif isinstance(record, ReactionRecord):
+                self._decisions.append(record)
             else:
                 self._outcomes.append(record)
 
@@ -248,6 +278,7 @@ class Recovery:
             self._fold_in(parsed(row.body))
         self.tip, self.chain = chain.tip
         self.breaks = chain.breaks
+        self.reactions.read_all(self.breaks)
 
     def _bind(self, record: SequencedRecord) -> None:
         """A run has a seq for good if its seq has not ended."""
@@ -271,6 +302,9 @@ class Recovery:
 
     def _close_what_ended(self) -> None:
         self._ended.update(self.ended_without_seq)
+        for ended in self._ends:
+            if ended.run in self.accepted:
+                self.reactions.read_ended(self.accepted[ended.run], ended.state, ended.ended_at)
         for closed in self._closed:
             self.effects.pop(closed, None)
         for outcome in self._outcomes:
@@ -278,8 +312,12 @@ class Recovery:
                 continue  # Written twice: the first counts.
             if outcome.error is not None:
                 self.dead.append(outcome)
+                self.reactions.gave_up(outcome)
             if outcome.submitted is not None and outcome.submitted.run not in self._ended:
                 self.accepted[outcome.submitted.run] = outcome.submitted
+        for decision in self._decisions:
+            if self.reactions.note(decision):
+                self.accepted.update((each.run, each) for each in decision.started)
         for run in self._ended:
             self.accepted.pop(run, None)
             self.calls.pop(run, None)
@@ -312,6 +350,7 @@ class Recovery:
             )
         seq = record["seq"]
         self.now = max(self.now, record["sequenced_at"])
+        self.reactions.read_commit(record)
         by_store = writes_by_store(record)
         if seq > self.through:
             self.overlay.append((seq, by_store))

@@ -18,6 +18,8 @@ from urllib.parse import quote
 
 import apsw
 
+from seqtor.actors.faults import fault
+from seqtor.actors.filesystem import file_system_at
 from seqtor.actors.invariants import require
 from seqtor.actors.journal.contract import CheckpointInfo, CheckpointPart, CommitRow, EntryRow, Group, KeyRow, Opened
 from seqtor.actors.journal.groups import ends_after
@@ -49,8 +51,9 @@ class SqliteBackend:
 
     def __init__(self, path: str | os.PathLike[str], *, vfs: str | None = None) -> None:
         self.place = os.fspath(path)
-        self._vfs = vfs
         self._path = Path(path)
+        self._files = file_system_at(self._path.expanduser().absolute())
+        self._vfs = vfs or self._files.vfs
         self._connection: apsw.Connection | None = None
         self._owner: Owner | None = None
         self._writes = False
@@ -91,23 +94,23 @@ class SqliteBackend:
             raise
 
     def _open_to_write(self) -> None:
-        self._owner = Owner.take(self._path)
+        self._owner = Owner.take(self._path, self._files)
         try:
-            if not is_journal(self._path, self._owner.marks):
-                create_database(self._path, self._vfs)
+            if not is_journal(self._files, self._path, self._owner.marks):
+                create_database(self._files, self._path, self._vfs)
         except BaseException:
             self._owner.discard()
             raise
-        write_wal_again(self._path)
+        write_wal_again(self._files, self._path)
         self._connect(str(self._path), apsw.SQLITE_OPEN_READWRITE)
 
     def _open_to_read(self) -> None:
         """Read without leaving a trace: from the file alone, or together with the log that a crash has left."""
-        self._owner = Owner.read(self._path)
-        if not is_journal(self._path, self._owner.marks if self._owner is not None else None):
+        self._owner = Owner.read(self._path, self._files)
+        if not is_journal(self._files, self._path, self._owner.marks if self._owner is not None else None):
             raise FileNotFoundError(errno.ENOENT, f"there is no journal at '{self.place}': give the path of one")
         wal = wal_path(self._path)
-        if not wal.exists() or not wal.stat().st_size:
+        if not self._files.exists(wal) or not self._files.stat(wal).st_size:
             uri = f"file:{quote(str(self._path))}?immutable=1"
             self._connect(uri, apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI)
             return
@@ -236,7 +239,7 @@ class SqliteBackend:
         try:
             if connection is not None:
                 wal = wal_path(self._path)
-                if self._failure is not None and wal.exists() and wal.stat().st_size:
+                if self._failure is not None and self._files.exists(wal) and self._files.stat(wal).st_size:
                     # Nothing may be copied out of a log that was perhaps not written, or is to be looked at.
                     connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
                 connection.close()
@@ -258,6 +261,7 @@ class SqliteBackend:
             reached, entries_through = ends_after(group, self._reached, self._entries_through)
             gaps = reached.gaps or self._reached.gaps
             if len(group.commits) == 1 and not (group.entries or group.keys or gaps):
+                fault("journal.append.before_sync")
                 insert(connection, INTO_COMMITS, group.commits)  # A transaction by itself.
             else:
                 connection.execute("BEGIN IMMEDIATE")
@@ -266,6 +270,7 @@ class SqliteBackend:
                 self._write_keys(connection, group.keys)
                 if gaps:
                     self._note_gaps(connection, reached)
+                fault("journal.append.before_sync")
                 connection.execute("COMMIT")
             self._reached, self._entries_through = reached, entries_through
             self._mark()  # After the commit: a mark never says more than is durable.
@@ -378,6 +383,7 @@ class SqliteBackend:
             require(number == expected, "parts of a checkpoint come in order", seq=seq, got=number, expected=expected)
             digest = part_digest(attempt, number, part.section, part.data)
             row = (attempt, number, part.section, digest, part.data)
+            fault("journal.checkpoint.before_part")
             connection.execute("INSERT INTO checkpoint_parts VALUES (?, ?, ?, ?, ?)", row)
             self._unfinished[seq] = (attempt, number + 1)
 
@@ -387,6 +393,7 @@ class SqliteBackend:
             require(info.parts == parts, "a finished checkpoint has all parts", seq=info.seq, parts=parts)
             row = (info.seq, info.entries_through, info.chain, info.parts, info.size_bytes, attempt)
             sql = "INSERT OR REPLACE INTO checkpoints VALUES (?, ?, ?, ?, ?, ?, ?)"
+            fault("journal.checkpoint.before_finish")
             connection.execute(sql, (*row, row_digest(row)))
 
     def checkpoint_parts(self, seq: int) -> Iterator[CheckpointPart]:
@@ -418,6 +425,7 @@ class SqliteBackend:
             trimmed = (self._commits_trimmed, self._entries_trimmed)
             left = 0
             unfinished = [attempt for attempt, _ in self._unfinished.values()]
+            fault("journal.trim.before")
             connection.execute("BEGIN IMMEDIATE")
             trimmed, left = trim(connection, info.seq, trimmed, through, unfinished, limit)
             connection.execute("COMMIT")
@@ -445,7 +453,9 @@ class SqliteBackend:
             if self._wal_pages >= WAL_PAGES:
                 # SQLite's own would do this at the end of a commit and keep its errors to itself. Here the group before
                 # is answered first, and one that meets an error is not begun.
+                fault("journal.copy.before")
                 connection.wal_checkpoint()
+                fault("journal.copy.after")
             yield connection
         except BaseException as error:
             self._failure = meaning(self.place, error, doing) if isinstance(error, apsw.Error) else error

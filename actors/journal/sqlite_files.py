@@ -8,6 +8,7 @@ Call only while the side file is held: closing a file drops all locks that SQLit
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import stat
@@ -17,8 +18,10 @@ from pathlib import Path
 
 import apsw
 
+from seqtor.actors.faults import fault
+from seqtor.actors.filesystem import FileSystem, sync_folder
 from seqtor.actors.journal.sqlite_errors import WHAT_TO_DO
-from seqtor.actors.journal.sqlite_owner import Marks, owner_path, sync_folder
+from seqtor.actors.journal.sqlite_owner import Marks, owner_path
 from seqtor.actors.journal.sqlite_rows import set_meta
 from seqtor.messages.errors import JournalCorrupted
 
@@ -60,11 +63,12 @@ def wal_path(path: Path) -> Path:
     return path.with_name(path.name + "-wal")
 
 
-def create_database(path: Path, vfs: str | None) -> None:
+def create_database(files: FileSystem, path: Path, vfs: str | None) -> None:
     """Make an empty journal, complete before it gets its name."""
     new = path.with_name(path.name + "-new")
     for leftover in (new, new.with_name(new.name + "-journal"), wal_path(new)):
-        leftover.unlink(missing_ok=True)
+        with contextlib.suppress(FileNotFoundError):
+            files.unlink(leftover)
     connection = apsw.Connection(str(new), apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE, vfs)
     try:
         connection.pragma("locking_mode", "EXCLUSIVE")
@@ -82,18 +86,19 @@ def create_database(path: Path, vfs: str | None) -> None:
         connection.pragma("journal_mode", "WAL")
     finally:
         connection.close()
-    new.replace(path)
-    sync_folder(path.parent)
+    files.replace(new, path)
+    fault("journal.create.before_sync")
+    sync_folder(files, path.parent)
 
 
-def write_wal_again(path: Path) -> None:
+def write_wal_again(files: FileSystem, path: Path) -> None:
     """Write what is in the log once more, and sync it, before anything is done on the strength of it.
 
     A sync that failed in the life before has left pages in the system's cache that read well, count as written, and are
     on no disk. Copied into the database from there, they would spoil it if the power failed on the way.
     """
     try:
-        fd = os.open(wal_path(path), os.O_RDWR | os.O_CLOEXEC)
+        fd = files.open(wal_path(path), os.O_RDWR)
     except FileNotFoundError:
         return
     except PermissionError as error:
@@ -101,30 +106,30 @@ def write_wal_again(path: Path) -> None:
         raise PermissionError(errno.EACCES, f"the log '{wal_path(path)}' cannot be written: {advice}") from error
     try:
         offset = 0
-        while piece := os.pread(fd, 1 << 20, offset):
-            offset += os.pwrite(fd, piece, offset)
-        os.fsync(fd)
+        while piece := files.pread(fd, 1 << 20, offset):
+            offset += files.pwrite(fd, piece, offset)
+        files.fsync(fd)
     finally:
-        os.close(fd)
+        files.close(fd)
 
 
-def is_journal(path: Path, marks: Marks | None) -> bool:
+def is_journal(files: FileSystem, path: Path, marks: Marks | None) -> bool:
     """Tell whether there is a journal, or nothing yet. Raises JournalCorrupted for anything else."""
     try:
-        status = path.stat()
+        status = files.stat(path)
         if stat.S_ISDIR(status.st_mode):
             raise IsADirectoryError(errno.EISDIR, f"journal '{path}' is a folder: give the path of a file in it")
         if not stat.S_ISREG(status.st_mode):
             raise OSError(errno.EINVAL, f"journal '{path}' is a device, a pipe or a socket: give the path of a file")
-        with path.open("rb", buffering=0) as file:
-            size = os.fstat(file.fileno()).st_size
-            header = file.read(HEADER_BYTES)
+        with files.opened(path, os.O_RDONLY) as fd:
+            size = files.fstat(fd).st_size
+            header = files.pread(fd, HEADER_BYTES, 0)
     except FileNotFoundError:
         size, header = 0, b""
     except PermissionError as error:
         raise OSError(error.errno, f"journal '{path}' cannot be read ({error.strerror})") from error
     if size == 0:
-        _require_nothing_left(path, marks)
+        _require_nothing_left(files, path, marks)
         return False
     if header[: len(MAGIC)] != MAGIC:
         raise JournalCorrupted(
@@ -139,13 +144,13 @@ def is_journal(path: Path, marks: Marks | None) -> bool:
             f"'{path}' is a database of another program: expected the application id {APPLICATION_ID:#x} of seqtor, found "
             f"{found:#x}. Choose another path"
         )
-    _require_whole(path, size, header)
+    _require_whole(files, path, size, header)
     return True
 
 
-def _require_nothing_left(path: Path, marks: Marks | None) -> None:
+def _require_nothing_left(files: FileSystem, path: Path, marks: Marks | None) -> None:
     """Nothing at the path is a new journal only if nothing says that there was one."""
-    state = "is empty" if path.exists() else "is missing"
+    state = "is empty" if files.exists(path) else "is missing"
     if marks is not None:
         raise JournalCorrupted(
             f"journal '{path}' {state}, but '{owner_path(path)}' says that journal {marks.journal_id} was there with "
@@ -153,14 +158,14 @@ def _require_nothing_left(path: Path, marks: Marks | None) -> None:
             "new journal on purpose, delete that file too"
         )
     for left in (wal_path(path), path.with_name(path.name + "-journal")):
-        if left.exists() and left.stat().st_size:
+        if files.exists(left) and files.stat(left).st_size:
             raise JournalCorrupted(
                 f"journal '{path}' {state}, but a log of it is left, '{left}': put the database back beside it, or restore "
                 "a backup; to begin a new journal on purpose, delete that file too"
             )
 
 
-def _require_whole(path: Path, size: int, header: bytes) -> None:
+def _require_whole(files: FileSystem, path: Path, size: int, header: bytes) -> None:
     """Every page that the database counts must be in it, or in the log that has yet to be copied into it."""
     page_size = int.from_bytes(header[16:18], "big")
     page_size = 65536 if page_size == 1 else page_size
@@ -169,28 +174,26 @@ def _require_whole(path: Path, size: int, header: bytes) -> None:
     if whole >= pages:
         return
     missing = set(range(whole + 1, pages + 1)) if pages - whole < 1 << 20 else None
-    if missing is None or missing - _pages_in_wal(wal_path(path), page_size):
+    if missing is None or missing - _pages_in_wal(files, wal_path(path), page_size):
         raise JournalCorrupted(
             f"journal '{path}' is truncated: expected {pages} pages of {page_size} bytes, found {size} bytes; {WHAT_TO_DO}"
         )
 
 
-def _pages_in_wal(path: Path, page_size: int) -> set[int]:
+def _pages_in_wal(files: FileSystem, path: Path, page_size: int) -> set[int]:
     """Numbers of the pages in the current generation of a log."""
     found: set[int] = set()
-    try:
-        file = path.open("rb")
-    except FileNotFoundError:
+    if not files.exists(path):
         return found
-    with file:
-        header = file.read(WAL_HEADER.size)
+    with files.opened(path, os.O_RDONLY) as fd:
+        header = files.pread(fd, WAL_HEADER.size, 0)
         if len(header) < WAL_HEADER.size:
             return found
-        salts = WAL_HEADER.unpack(header)[4:6]
-        while len(frame := file.read(FRAME_HEADER.size)) == FRAME_HEADER.size:
+        salts, at = WAL_HEADER.unpack(header)[4:6], WAL_HEADER.size
+        while len(frame := files.pread(fd, FRAME_HEADER.size, at)) == FRAME_HEADER.size:
             number, _, *frame_salts = FRAME_HEADER.unpack(frame)[:4]
             if tuple(frame_salts) != salts:
                 break
             found.add(number)
-            file.seek(page_size, os.SEEK_CUR)
+            at += FRAME_HEADER.size + page_size
     return found

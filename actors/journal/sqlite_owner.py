@@ -18,6 +18,7 @@ import zlib
 from pathlib import Path
 from typing import NamedTuple
 
+from seqtor.actors.filesystem import FileSystem, file_system_at, sync_folder
 from seqtor.messages.errors import JournalCorrupted, JournalLocked
 
 __all__ = ["Marks", "Owner", "owner_path"]
@@ -44,66 +45,72 @@ class Marks(NamedTuple):
 class Owner:
     """A held side file: exclusively by the one that writes, together by those that read."""
 
-    def __init__(self, path: Path, fd: int, *, created: bool, writes: bool) -> None:
+    def __init__(self, files: FileSystem, path: Path, fd: int, *, created: bool, writes: bool) -> None:
         self.path = path
+        self._files = files
         self.created = created
         self._fd = fd
         self._writes = writes
-        self.marks = _read_marks(fd, path)
+        self.marks = _read_marks(files, fd, path)
         _held.add(self)
 
     @classmethod
-    def take(cls, journal: Path) -> Owner:
+    def take(cls, journal: Path, files: FileSystem | None = None) -> Owner:
         """Own the journal alone. Raises JournalLocked with the owner's pid, or an OSError that says what to change."""
+        files = files or file_system_at(journal)
         path = owner_path(journal)
         while True:
-            created = not path.exists()
+            created = not files.exists(path)
+            at = path.with_name(path.name + "-new") if created else path
             try:
-                fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+                fd = files.open(at, os.O_RDWR | os.O_CREAT, 0o600)
             except OSError as error:
                 raise _no_access(error, journal) from error
             try:
-                _lock(fd, journal, fcntl.LOCK_EX)
-                if not _is_still(fd, path):  # Its maker gave up and removed it meanwhile.
-                    os.close(fd)
+                _lock(files, fd, journal, fcntl.LOCK_EX)
+                # Else its maker gave up and removed it meanwhile, or another one was faster.
+                if not _is_still(files, fd, at) or (created and files.exists(path)):
+                    files.close(fd)
                     continue
-                owner = cls(path, fd, created=created, writes=True)
+                if created:
+                    # Whole and synced before it has its name: no power failure leaves a file of anything else's bytes.
+                    files.pwrite(fd, (HEADER % (os.getpid(), b"")).ljust(READ_BYTES - 1) + b"\n", 0)
+                    files.fsync(fd)
+                    files.replace(at, path)
+                    sync_folder(files, path.parent)
+                owner = cls(files, path, fd, created=created, writes=True)
             except BaseException:
-                os.close(fd)
+                files.close(fd)
                 raise
             try:
-                os.pwrite(fd, HEADER % (os.getpid(), b""), 0)
-                if created:
-                    # Synced once, so that from here on a power failure cannot leave a file of anything else's bytes.
-                    os.pwrite(fd, b" " * (READ_BYTES - MARKS_AT - 1) + b"\n", MARKS_AT)
-                    os.fsync(fd)
-                    sync_folder(path.parent)
+                files.pwrite(fd, HEADER % (os.getpid(), b""), 0)
             except BaseException:
                 owner.release()
                 raise
             return owner
 
     @classmethod
-    def read(cls, journal: Path) -> Owner | None:
+    def read(cls, journal: Path, files: FileSystem | None = None) -> Owner | None:
         """Keep writers away while the journal is read; None without a side file. Raises JournalLocked."""
+        files = files or file_system_at(journal)
         path = owner_path(journal)
         try:
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            fd = files.open(path, os.O_RDONLY)
         except FileNotFoundError:
             return None
         except OSError as error:
             raise _no_access(error, journal) from error
         try:
-            _lock(fd, journal, fcntl.LOCK_SH)
-            return cls(path, fd, created=False, writes=False)
+            _lock(files, fd, journal, fcntl.LOCK_SH)
+            return cls(files, path, fd, created=False, writes=False)
         except BaseException:
-            os.close(fd)
+            files.close(fd)
             raise
 
     def mark(self, journal_id: str, commits: int, entries: int) -> None:
         """Note what is durable. Not synced: what a power failure takes is only the protection of the newest rows."""
         line = b"marks %s %020d %020d" % (journal_id.encode(), commits, entries)
-        os.pwrite(self._fd, b"%s %08x\n" % (line, zlib.crc32(line)), MARKS_AT)
+        self._files.pwrite(self._fd, b"%s %08x\n" % (line, zlib.crc32(line)), MARKS_AT)
 
     def release(self) -> None:
         """Let others in."""
@@ -113,30 +120,21 @@ class Owner:
         _held.discard(self)
         if self._writes:
             with contextlib.suppress(OSError):  # The lock is what counts.
-                os.pwrite(fd, HEADER % (0, b""), 0)
-        os.close(fd)
+                self._files.pwrite(fd, HEADER % (0, b""), 0)
+        self._files.close(fd)
 
     def discard(self) -> None:
         """Let go, and leave no file behind that this owner has made for nothing."""
         if self.created and self._fd >= 0:
             with contextlib.suppress(OSError):
-                self.path.unlink()
+                self._files.unlink(self.path)
         self.release()
 
     def close_in_child(self) -> None:
         """After a fork: the lock is the parent's, and must end with it."""
         if self._fd >= 0:
-            os.close(self._fd)
+            self._files.close(self._fd)
             self._fd = -1
-
-
-def sync_folder(folder: Path) -> None:
-    """Make new and renamed files of a folder durable."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 _held: weakref.WeakSet[Owner] = weakref.WeakSet()
@@ -150,9 +148,9 @@ def _close_all_in_child() -> None:
 os.register_at_fork(after_in_child=_close_all_in_child)
 
 
-def _lock(fd: int, journal: Path, kind: int) -> None:
+def _lock(files: FileSystem, fd: int, journal: Path, kind: int) -> None:
     try:
-        fcntl.flock(fd, kind | fcntl.LOCK_NB)
+        files.flock(fd, kind | fcntl.LOCK_NB)
     except OSError as error:
         if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
             raise OSError(
@@ -163,9 +161,9 @@ def _lock(fd: int, journal: Path, kind: int) -> None:
         return
     if kind == fcntl.LOCK_EX:
         with contextlib.suppress(OSError):
-            fcntl.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            files.flock(fd, fcntl.LOCK_SH | fcntl.LOCK_NB)
             raise JournalLocked(f"journal '{journal}' is being read by a tool: try again when the tool has ended")
-    header = re.match(rb"seqtor-journal-owner pid=(\d+)", os.pread(fd, READ_BYTES, 0))
+    header = re.match(rb"seqtor-journal-owner pid=(\d+)", files.pread(fd, READ_BYTES, 0))
     pid = int(header[1]) if header else 0
     if pid == os.getpid():
         raise JournalLocked(f"journal '{journal}' is open already, in this process (pid {pid}): close it first")
@@ -174,15 +172,15 @@ def _lock(fd: int, journal: Path, kind: int) -> None:
     )
 
 
-def _is_still(fd: int, path: Path) -> bool:
+def _is_still(files: FileSystem, fd: int, path: Path) -> bool:
     try:
-        return os.path.samestat(os.fstat(fd), path.stat())
+        return os.path.samestat(files.fstat(fd), files.stat(path))
     except FileNotFoundError:
         return False
 
 
-def _read_marks(fd: int, path: Path) -> Marks | None:
-    text = os.pread(fd, READ_BYTES, 0)
+def _read_marks(files: FileSystem, fd: int, path: Path) -> Marks | None:
+    text = files.pread(fd, READ_BYTES, 0)
     if text.strip(b"\0") and not text.startswith(b"seqtor-journal-owner "):
         raise JournalCorrupted(
             f"'{path}' is no owner file of a seqtor journal, it begins with {text[:20]!r}: move it away, or choose "

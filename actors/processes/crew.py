@@ -150,6 +150,7 @@ class Crew:
         job = Job(
             FunctionName.of(submission.handler.function), submission.trigger, run.seq, transaction.attempt, submission.id,
             submission.sequenced_at, transaction.snapshot_seq, transaction.snapshot_seq if first is None else first.seq,
+            None if submission.origin is None else submission.origin.scheduled,
         )  # fmt: skip
         answering = Answering(process.link, process.shipped, run, transaction)
         try:

@@ -13,15 +13,21 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from seqtor.messages.errors import RegistrationError
+from seqtor.messages.errors import RegistrationError, SeqtorError
 
-__all__ = ["FunctionName", "is_in_process", "require_executor", "require_found"]
+__all__ = ["FunctionName", "NotFoundHere", "is_in_process", "require_executor", "require_found"]
 
 EXECUTORS = ("thread", "process")
 
 
+class NotFoundHere(SeqtorError):
+    """A worker process has imported the program and does not find something in it."""
+
+    code = "not_found_here"
+
+
 class FunctionName(NamedTuple):
-    """Where a function is found: in a module, by a path of attributes."""
+    """Where a function or a class is found: in a module, by a path of attributes."""
 
     module: str
     path: str
@@ -32,6 +38,18 @@ class FunctionName(NamedTuple):
         for name in self.path.split("."):
             found = getattr(found, name)
         return found
+
+    def require_here(self) -> None:
+        """Raise NotFoundHere if this process does not find it, though its module has been imported."""
+        try:
+            self.find()
+        except AttributeError:
+            module = importlib.import_module(self.module)
+            place = getattr(module, "__file__", None) or self.module
+            raise NotFoundHere(
+                f"has imported {place} and finds no {self.path} there: define it where importing the file defines it, at "
+                "its top level and not under if __name__ == '__main__': or another condition"
+            ) from None
 
     @classmethod
     def of(cls, function: Any) -> FunctionName:

@@ -41,11 +41,10 @@ def open_crew(
     theirs = [handler for handler in handlers if handler.place == IN_PROCESS]
     if not theirs or dispatchers.driver is not None:
         return None
-    modules = [FunctionName.of(handler.function).module for handler in theirs]
-    modules += [handler.trigger_type.__module__ for handler in theirs]
+    names = [FunctionName.of(each) for handler in theirs for each in (handler.function, handler.trigger_type)]
     preparation = Preparation(
         main=preparation_of_main(),
-        modules=tuple(dict.fromkeys(modules)),
+        names=tuple(names),
         stores=tuple((ref.name, shape_of(ref)) for ref in stores),
         resources=tuple(ref.name for ref in resources),
     )

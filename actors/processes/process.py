@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from seqtor.actors.processes.answering import Shipped
+from seqtor.actors.processes.importable import NotFoundHere
 from seqtor.actors.processes.wire import Broken, Link, Preparation, WorkerDied, unpacked
 from seqtor.messages.errors import SeqtorError
 
@@ -66,9 +67,12 @@ class WorkerProcess:
         frame = self.link.receive()
         if isinstance(frame, Broken):
             cause = unpacked(frame.error)
+            if isinstance(cause, NotFoundHere):
+                raise ProgramNotImported(f"a worker process {cause}") from None
+            modules = ", ".join(dict.fromkeys(name.module for name in preparation.names))
             raise ProgramNotImported(
                 f"a worker process could not import the program: {type(cause).__name__}: {cause}; it imports "
-                f"{', '.join(preparation.modules)} and the file that was started, which must do nothing but define and "
+                f"{modules} and the file that was started, which must do nothing but define and "
                 f"register: what starts something belongs under if __name__ == '__main__':\n{frame.error.traceback}"
             ) from None
 

@@ -298,7 +298,14 @@ class WorkerRun(SyncRun):
 
     def __init__(self, program: Program, job: Job) -> None:
         submission: Submission[Any] = Submission(
-            program.intake, 0, job.trigger, program.handler_of(job), 0, 0.0, 0.0, Origin(job.run_id)
+            program.intake,
+            0,
+            job.trigger,
+            program.handler_of(job),
+            0,
+            0.0,
+            0.0,
+            Origin(job.run_id, scheduled=job.scheduled),
         )
         submission.seq = job.seq
         submission.sequenced_at = job.sequenced_at

@@ -21,6 +21,7 @@ from __future__ import annotations
 import contextlib
 import pickle
 import traceback
+from functools import lru_cache
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
@@ -43,7 +44,7 @@ class Preparation(NamedTuple):
     """What a worker process needs before its first job. `main` is for `multiprocessing.spawn.prepare`."""
 
     main: dict[str, Any]
-    modules: tuple[str, ...]
+    names: tuple[FunctionName, ...]  # Of the handlers and their trigger types.
     stores: tuple[tuple[str, str], ...]  # Name and class.
     resources: tuple[str, ...]
 
@@ -69,6 +70,7 @@ class Job(NamedTuple):
     sequenced_at: float
     snapshot_seq: int
     first_snapshot_seq: int
+    scheduled: tuple[str, float] | None = None
 
 
 class Question(NamedTuple):
@@ -141,11 +143,13 @@ def not_portable(what: str, error: BaseException) -> TypeError:
 class PackedError(NamedTuple):
     """An exception with what pickle leaves out: its cause, and its traceback as text.
 
-    `whole` pickles the exception; empty if that does not come back as it is: then `kind` pickles its class and `attributes`
-    those that can be. `arguments` pickles its arguments; None if they come with the whole.
+    `whole` pickles the exception; empty if that does not come back as it is: then `kind` pickles its class, or the nearest
+    base of it that can be imported, and `attributes` those that can be. `arguments` pickles its arguments; None if they come
+    with the whole.
     """
 
-    name: str
+    module: str
+    qualname: str
     message: str
     whole: bytes
     kind: bytes
@@ -170,7 +174,7 @@ def packed(error: BaseException, depth: int = 0) -> PackedError:
             if repr(again.args) == repr(error.args):  # Some classes keep what they were made from, if that was pickle.
                 arguments = None
     if not whole:
-        kind = _pickled(type(error)) or b""
+        kind = next(raw for each in type(error).__mro__ if (raw := _pickled(each)) is not None)
         attributes = {name: raw for name, value in vars(error).items() if (raw := _pickled(value)) is not None}
     cause = context = None
     if depth < CAUSES_MAX:
@@ -178,14 +182,16 @@ def packed(error: BaseException, depth: int = 0) -> PackedError:
         if error.__context__ is not None and error.__context__ is not error.__cause__:
             context = packed(error.__context__, depth + 1)
     lines = "" if depth or error.__traceback__ is None else "".join(traceback.format_exception(error))
-    name = f"{module_of(type(error))}.{type(error).__qualname__}"
     return PackedError(
-        name, _text(error), whole, kind, arguments, attributes, cause, context, error.__suppress_context__, lines
-    )
+        module_of(type(error)), type(error).__qualname__, _text(error), whole, kind, arguments, attributes, cause, context,
+        error.__suppress_context__, lines,
+    )  # fmt: skip
 
 
 def unpacked(kept: PackedError, *, noted: bool = False) -> BaseException:
-    """The exception as itself; `RecordedFailure` if its class is not to be had here. `noted`: with its traceback."""
+    """The exception as itself, or of a class that stands for its own; `RecordedFailure` if none can. `noted`: with its
+    traceback.
+    """
     error = _made(kept)
     error.__cause__ = None if kept.cause is None else unpacked(kept.cause)
     error.__context__ = None if kept.context is None else unpacked(kept.context)
@@ -203,13 +209,21 @@ def _made(kept: PackedError) -> BaseException:
             error = pickle.loads(kept.whole)
         else:
             kind = pickle.loads(kept.kind)
+            if (module_of(kind), kind.__qualname__) != (kept.module, kept.qualname):
+                kind = _stand_in(kind, kept.module, kept.qualname)
             error = kind.__new__(kind, *arguments)
             vars(error).update({name: pickle.loads(each) for name, each in kept.attributes.items()})
         if kept.arguments is not None:
             error.args = arguments
         return error
     except Exception:
-        return RecordedFailure(kept.name, kept.message)
+        return RecordedFailure(f"{kept.module}.{kept.qualname}", kept.message)
+
+
+@lru_cache(maxsize=256)
+def _stand_in(base: type[BaseException], module: str, qualname: str) -> type[BaseException]:
+    """A class of the name of one that cannot be imported: what looks at bases, such as `Retry.on`, sees no difference."""
+    return type(qualname.rpartition(".")[2], (base,), {"__module__": module, "__qualname__": qualname})
 
 
 def _pickled(value: Any) -> bytes | None:

@@ -77,8 +77,10 @@ def _prepare(link: Link, preparation: Preparation) -> bool:
     try:
         with starts_refused():
             spawn.prepare(preparation.main)
-            for module in preparation.modules:
-                import_module(module)
+            for name in preparation.names:
+                import_module(name.module)
+        for name in preparation.names:
+            name.require_here()
     except BaseException as error:
         link.send(Broken(packed(error)))
         return False

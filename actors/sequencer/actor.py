@@ -96,6 +96,8 @@ class Sequencer(Actor):
             else:
                 window.enter(submission.seq, submission.handler)  # type: ignore[arg-type]
         for submission in waiting:
+            if submission.origin is not None and submission.origin.on_its_way:
+                self._arrived(submission)
             self._push(submission)
 
     def on_accept_triggers(self, message: AcceptTriggers) -> None:
@@ -103,7 +105,19 @@ class Sequencer(Actor):
         if message.bypasses:
             self.bypassed += len(message.submissions)
         for submission in message.submissions:
+            if submission.origin is not None and submission.origin.on_its_way and not self._arrived(submission):
+                continue
             push(submission)
+
+    def _arrived(self, submission: Submission[Any]) -> bool:
+        """One has come to the queue from where it has waited; False if it was cancelled on its way."""
+        origin = submission.origin
+        assert origin is not None
+        submission.origin = origin._replace(on_its_way=False)
+        if submission.ended_as is None:
+            return True
+        self.sequenced += 1
+        return False
 
     def _push(self, submission: Submission[Any]) -> None:
         if self._outside is not None and submission.handler.by_completion:
@@ -139,16 +153,17 @@ class Sequencer(Actor):
     def _drop(self, submission: Submission[Any]) -> None:
         """Take it out of its queue, if it is in one."""
         if submission in submission._intake.open:
+            if submission.origin is not None and submission.origin.on_its_way:
+                return  # To the queue, where nobody takes it.
             if self._outside is not None and submission.handler.by_completion:
                 self._outside.drop(submission)
             else:
                 self._waiting.drop(submission)
             self.sequenced += 1
-            for each in submission.split():  # After a crash in the middle of their becoming one.
-                self.bypassed += 1
-                self._push(each)
 
     def on_runs_ended(self, message: RunsEnded) -> None:
+        if message.count <= self._ended_count:
+            return  # It came before.
         leave = self._window.leave
         for ended in message.runs if self._outside is None else self._outside.leave(message.runs):
             leave(ended.seq, ended.handler_s)
@@ -163,7 +178,7 @@ class Sequencer(Actor):
             self._window.begin(seq)
 
     def on_runs_durable(self, message: RunsDurable) -> None:
-        self._durable_count = message.count
+        self._durable_count = max(self._durable_count, message.count)
 
     def on_sequence_run(self, message: SequenceRun) -> None:
         """Give a run that has finished outside the next seq, at once: its work is done."""
@@ -274,8 +289,7 @@ class Sequencer(Actor):
         now = self._clock.time()  # Before any is taken: a crash between the two would lose it.
         numbered: list[Any] = []
         queued = len(waiting)
-        while (cls := waiting.choose()) is not None and window.has_room(waiting.peek(cls).handler):
-            submission = waiting.take(cls)
+        while (submission := waiting.take_next(window.has_room)) is not None:
             seq += 1
             submission.seq = seq
             if submission.origin is not None:

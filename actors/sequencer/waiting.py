@@ -9,7 +9,7 @@ there.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from seqtor.actors.dispatchers.ready_queue import ReadyQueue
 from seqtor.actors.handlers import Handler
@@ -51,7 +51,7 @@ class WaitingTriggers:
         self._count = 0
         self._buckets = buckets or {}
         self._groups = Groups()
-        self._dropped: set[Submission[object]] = set()  # Taken back; their entries go when they come to the front.
+        self._dropped: set[Submission[object]] = set()  # Not next; their entries go when they come to the front.
 
     def __len__(self) -> int:
         return self._count
@@ -73,6 +73,9 @@ class WaitingTriggers:
         self._enter(submission)
 
     def _enter(self, submission: Submission[object]) -> None:
+        if self._dropped and submission in self._dropped:
+            self._dropped.discard(submission)  # Its entry is there still.
+            return
         for cls in self._classes:
             if cls.priority == submission.priority:
                 break
@@ -95,10 +98,7 @@ class WaitingTriggers:
                 return
             if group.members:
                 group.lead = group.best()
-                if group.lead in self._dropped:
-                    self._dropped.discard(group.lead)  # Its entry is there still.
-                else:
-                    self._enter(group.lead)
+                self._enter(group.lead)
         self._dropped.add(submission)
         if len(self._dropped) > max(DROPPED_MAX, self._count):
             for cls in self._classes:
@@ -142,6 +142,20 @@ class WaitingTriggers:
         assert entry is not None
         return entry[2]
 
+    def take_next(self, has_room: Callable[[Handler], bool]) -> Submission[object] | None:
+        """Remove the next submission, unless there is no room for it; None then, and if nothing waits that may go on."""
+        if (
+            len(self._classes) == 1 and not self._buckets and not self._dropped
+        ):  # Nearly always: then there is no choice.
+            [only] = self._classes
+            entry = only.queue.peek()
+            if entry is None or not has_room(entry[2].handler):
+                return None
+            self._count -= 1
+            return self._whole(only.queue.pop())
+        chosen = self.choose()
+        return self.take(chosen) if chosen is not None and has_room(self.peek(chosen).handler) else None
+
     def take(self, chosen: PriorityClass) -> Submission[object]:
         """Remove the next submission of the chosen class; the waiting classes below the best have been passed over."""
         for cls in self._classes:
@@ -157,6 +171,10 @@ class WaitingTriggers:
             submission = queue.pop()
             if queue is not chosen.queue:
                 self._buckets[submission.handler].take()
+        return self._whole(submission)
+
+    def _whole(self, submission: Submission[object]) -> Submission[object]:
+        """The submission that was taken, or what it has become with others."""
         if submission.origin is not None and submission.origin.coalesce is not None:
             submission, count = self._groups.take(submission)
             self._count -= count - 1

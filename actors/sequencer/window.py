@@ -49,7 +49,11 @@ class Window:
         # A handler not seen yet is taken for a slow one: the window opens as it proves to be fast.
         estimate_s = self._estimates.get(handler, HANDLER_TIME_S)
         self._in_flight[seq] = (handler, estimate_s)
-        self._count(handler, estimate_s, 1)
+        if handler.place:
+            self._count(handler, estimate_s, 1)
+        else:  # As `_count` does, without a call: this is done for every run.
+            self._sync_count += 1
+            self._sync_time_s += estimate_s
 
     def hold(self, seq: int) -> None:
         """Free the slot of a run that has to wait before it executes; one of too many keeps it."""
@@ -77,9 +81,11 @@ class Window:
         if self._held:
             self.begin(seq)  # It was aborted before it began.
         handler, estimate_s = self._in_flight.pop(seq)  # KeyError: only a run in flight ends.
-        self._count(handler, estimate_s, -1)
         if handler.place:
+            self._count(handler, estimate_s, -1)
             return
+        self._sync_count -= 1
+        self._sync_time_s = self._sync_time_s - estimate_s if self._sync_count else 0.0
         known = self._estimates.get(handler)
         sample_s = handler_s + RUN_OVERHEAD_S
         self._estimates[handler] = sample_s if known is None else known + SMOOTHING * (sample_s - known)

@@ -54,8 +54,7 @@ class StoreCell(Actor):
 
     def _recover_first(self) -> None:
         try:
-            behaviour = self._ref.spec.build()
-            behaviour.journal_id = self._journal_id
+            behaviour = self._build()
             if self._incarnation == 1 or not behaviour._keeps_only_state:
                 self._state = behaviour.recover(self._checkpoint)
         except StoreUnavailable as away:
@@ -68,6 +67,11 @@ class StoreCell(Actor):
         else:
             self._behaviour = behaviour
             self._started.tell(StoreRecovered(store=self._ref.name, state=self._state))
+
+    def _build(self) -> StoreActor[Any, Any]:
+        behaviour = self._ref.spec.build()
+        behaviour.journal_id = self._journal_id
+        return behaviour
 
     def on_apply_commits(self, message: ApplyCommits) -> None:
         if message.seq > self.seq:

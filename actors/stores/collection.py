@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
-from typing import Any, Generic, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, overload
 
 import immutables
 from pydantic import BaseModel, TypeAdapter, ValidationError
@@ -19,12 +19,16 @@ from seqtor.actors.journal.upcasts import Upcasts
 from seqtor.actors.registering import registering
 from seqtor.actors.stores.access import Access
 from seqtor.actors.stores.contract import StoreActor, StoreSpec, Tail
-from seqtor.actors.stores.model_kind import Increment, ModelKind, require_functions
+from seqtor.actors.stores.invariants import Each, Invariants
+from seqtor.actors.stores.model_kind import Increment, ModelKind
 from seqtor.actors.stores.sorted_keys import SortedKeys, after_prefix
 from seqtor.messages.errors import RegistrationError
 from seqtor.messages.stores import Checkpoint, Write
 
-__all__ = ["Collection", "CollectionState", "CollectionStore", "CollectionView"]
+if TYPE_CHECKING:
+    from seqtor.actors.publications import StateBelow
+
+__all__ = ["DELETED", "Collection", "CollectionState", "CollectionStore", "CollectionView", "collection_of", "resolve"]
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
 DefaultT = TypeVar("DefaultT")
@@ -53,21 +57,26 @@ class CollectionStore(StoreActor[CollectionState[ModelT], "CollectionView[ModelT
         self._initial = initial
 
     def recover(self, checkpoint: Checkpoint | None) -> CollectionState[ModelT]:
-        content = self._initial if checkpoint is None else _content_of(self._kind, checkpoint)
-        return CollectionState(self._kind, immutables.Map(content), SortedKeys.of(content))
+        return collection_of(self._kind, self._initial, checkpoint)
 
     @staticmethod
     def fold(state: CollectionState[ModelT], writes: Sequence[Write]) -> CollectionState[ModelT]:
-        return _resolve(state, writes)[0]
+        return resolve(state, writes)[0]
 
     @staticmethod
     def view(access: Access[CollectionState[ModelT]]) -> CollectionView[ModelT]:
         return CollectionView(access)
 
 
-def _resolve(
-    state: CollectionState[ModelT], writes: Sequence[Write]
-) -> tuple[CollectionState[ModelT], Sequence[Write]]:
+def collection_of(
+    kind: ModelKind[ModelT], initial: Mapping[str, ModelT], checkpoint: Checkpoint | None
+) -> CollectionState[ModelT]:
+    """The state to start from: that of a checkpoint, or the initial one."""
+    content = initial if checkpoint is None else _content_of(kind, checkpoint)
+    return CollectionState(kind, immutables.Map(content), SortedKeys.of(content))
+
+
+def resolve(state: CollectionState[ModelT], writes: Sequence[Write]) -> tuple[CollectionState[ModelT], Sequence[Write]]:
     """Fold writes; deltas become values, writes that change nothing are dropped."""
     kind, entries, keys = state.kind, state.entries, state.keys
     if len(writes) > 1:
@@ -127,8 +136,9 @@ class Collection(StoreSpec["CollectionView[ModelT]"], Generic[ModelT]):
     """The recipe of a collection: `system.store("accounts", Collection(Account, initial={...}, invariants=[...]))`.
 
     `initial` is the content at the first start. Each invariant is a function of the whole new state (a mapping) that
-    returns a bool or raises; a state that breaks one is never committed. A `Record` without mutable fields is shared
-    between readers; any other pydantic model is handed out as private copies.
+    returns a bool or raises, or `each(f)` with an `f(key, value)` for each key that a commit has changed; a state that
+    breaks one is never committed. A `Record` without mutable fields is shared between readers; any other pydantic model is
+    handed out as private copies.
     Raises RegistrationError if the initial content does not fit the model or breaks an invariant.
     """
 
@@ -136,10 +146,10 @@ class Collection(StoreSpec["CollectionView[ModelT]"], Generic[ModelT]):
         self,
         model: type[ModelT],
         initial: Mapping[str, ModelT] | None = None,
-        invariants: Iterable[Callable[[Mapping[str, ModelT]], bool | None]] = (),
+        invariants: Iterable[Callable[[Mapping[str, ModelT]], bool | None] | Each[ModelT]] = (),
     ) -> None:
         with registering():  # What `seqtor check` looks at is never used afterwards.
-            self.kind: ModelKind[ModelT] = ModelKind(model, require_functions(invariants))
+            self.kind: ModelKind[ModelT] = ModelKind(model, Invariants(invariants, keyed=True))
             content: dict[str, ModelT] = {}
             if initial is not None and not isinstance(initial, Mapping):
                 raise RegistrationError(f"initial= takes a mapping of keys to {model.__name__}, got {initial!r}")
@@ -151,13 +161,14 @@ class Collection(StoreSpec["CollectionView[ModelT]"], Generic[ModelT]):
                 except TypeError as error:
                     raise RegistrationError(f"initial[{key!r}]: {error}") from error
             super().__init__(CollectionStore, self.kind, content)
+            self.view = CollectionView  # Without the method in between: a view is made for every run.
             self.version = self.kind.version
             self.needs_judge = self.kind.validates or bool(self.kind.invariants)
 
     def resolve(
         self, state: CollectionState[ModelT], writes: Sequence[Write]
     ) -> tuple[CollectionState[ModelT], Sequence[Write]]:
-        return _resolve(state, writes)
+        return resolve(state, writes)
 
     def op_json(self, key: str, op: ModelT | None) -> str:
         return "null" if op is None else model_json(op)
@@ -174,7 +185,7 @@ class Collection(StoreSpec["CollectionView[ModelT]"], Generic[ModelT]):
             Write(key, DELETED if value is None else kind.from_json(value, version, f"seq {seq}, key {key!r}"))
             for key, (seq, value, version) in last.items()
         ]
-        return _resolve(state, joined)[0]
+        return resolve(state, joined)[0]
 
     def same_op(self, key: str, op: ModelT | None, kept: Any, version: int) -> bool:
         if op is None or kept is None:  # Deleted.
@@ -183,7 +194,15 @@ class Collection(StoreSpec["CollectionView[ModelT]"], Generic[ModelT]):
 
     @property
     def by_key(self) -> bool:
-        return not self.needs_judge
+        # What an invariant of each key says of one has nothing to do with the others.
+        kind = self.kind
+        return not (self.needs_judge and (kind.validates or self.tries_values or kind.invariants.of_all))
+
+    def state_of(self, below: StateBelow) -> CollectionState[ModelT]:
+        if not self.by_key:
+            return super().state_of(below)  # type: ignore[no-any-return]
+        entries: Any = _EntriesBelow(below)
+        return CollectionState(self.kind, entries, _KeysBelow(entries))  # type: ignore[arg-type]
 
     @property
     def shape(self) -> str:
@@ -204,9 +223,15 @@ class Collection(StoreSpec["CollectionView[ModelT]"], Generic[ModelT]):
         self.tries_values = not self.kind.comes_back
         self.needs_judge = self.needs_judge or self.tries_values
 
-    def check(self, state: CollectionState[ModelT]) -> None:
+    def check(
+        self, state: CollectionState[ModelT], writes: Sequence[Write] | None = None, store: str | None = None
+    ) -> None:
         if self.kind.invariants:
-            self.kind.check(_Entries(state))
+            self.kind.invariants.check(_Entries(state), self._changed(state, writes), store)
+
+    def _changed(self, state: CollectionState[ModelT], writes: Sequence[Write] | None) -> Iterator[tuple[str, ModelT]]:
+        keys = state.keys if writes is None else [key for key, value in writes if value is not DELETED]
+        return ((key, self.kind.hand_out(state.entries[key])) for key in keys)
 
     def part(self, state: CollectionState[ModelT], key: str) -> ModelT | None:
         return state.entries.get(key)
@@ -220,6 +245,66 @@ class Collection(StoreSpec["CollectionView[ModelT]"], Generic[ModelT]):
         writes = [Write(key, DELETED) for key in state.keys if key not in value]
         writes += [Write(_require_key(key), self.kind.require_instance(value[key])) for key in sorted(value)]
         return writes
+
+
+class _EntriesBelow:
+    """Stands where the map of values is, for a run that was overtaken: values one by one, the rest when it is needed."""
+
+    __slots__ = ("_below", "_whole")
+
+    def __init__(self, below: StateBelow) -> None:
+        self._below = below
+        self._whole: CollectionState[Any] | None = None
+
+    @property
+    def whole(self) -> CollectionState[Any]:
+        whole = self._whole
+        if whole is None:
+            self._whole = whole = cast("CollectionState[Any]", self._below.whole())
+        return whole
+
+    def get(self, key: str, default: Any = None) -> Any:
+        value = self._below.part(key)
+        return default if value is None else value
+
+    def __getitem__(self, key: str) -> Any:
+        value = self._below.part(key)
+        if value is None:
+            raise KeyError(key)
+        return value
+
+    def __contains__(self, key: str) -> bool:
+        return self._below.part(key) is not None
+
+    def __len__(self) -> int:
+        return len(self.whole.entries)
+
+    def set(self, key: str, value: Any) -> immutables.Map[str, Any]:
+        return self.whole.entries.set(key, value)
+
+    def delete(self, key: str) -> immutables.Map[str, Any]:
+        return self.whole.entries.delete(key)
+
+
+class _KeysBelow:
+    """Stands where the key order is, in the same way."""
+
+    __slots__ = ("_entries",)
+
+    def __init__(self, entries: _EntriesBelow) -> None:
+        self._entries = entries
+
+    def between(self, start: str | None, stop: str | None) -> Iterator[str]:
+        return self._entries.whole.keys.between(start, stop)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries.whole.keys)
+
+    def add(self, key: str) -> SortedKeys:
+        return self._entries.whole.keys.add(key)
+
+    def discard(self, key: str) -> SortedKeys:
+        return self._entries.whole.keys.discard(key)
 
 
 class _Entries(Mapping[str, ModelT]):

@@ -18,7 +18,8 @@ from seqtor.actors.journal.upcasts import Upcasts
 from seqtor.actors.registering import registering
 from seqtor.actors.stores.access import Access
 from seqtor.actors.stores.contract import StoreActor, StoreSpec, Tail
-from seqtor.actors.stores.model_kind import Increment, ModelKind, require_functions
+from seqtor.actors.stores.invariants import Invariants
+from seqtor.actors.stores.model_kind import Increment, ModelKind
 from seqtor.messages.errors import RegistrationError
 from seqtor.messages.stores import Checkpoint, Write
 
@@ -93,7 +94,7 @@ class Document(StoreSpec["DocumentView[ModelT]"], Generic[ModelT]):
         invariants: Iterable[Callable[[ModelT], bool | None]] = (),
     ) -> None:
         with registering():  # What `seqtor check` looks at is never used afterwards.
-            self.kind: ModelKind[ModelT] = ModelKind(model, require_functions(invariants))
+            self.kind: ModelKind[ModelT] = ModelKind(model, Invariants(invariants, keyed=False))
             try:
                 value = model() if initial is None else self.kind.require_instance(initial)
             except TypeError as error:
@@ -172,9 +173,11 @@ class Document(StoreSpec["DocumentView[ModelT]"], Generic[ModelT]):
         self.tries_values = not self.kind.comes_back
         self.needs_judge = self.needs_judge or self.tries_values
 
-    def check(self, state: DocumentState[ModelT]) -> None:
+    def check(
+        self, state: DocumentState[ModelT], writes: Sequence[Write] | None = None, store: str | None = None
+    ) -> None:
         if self.kind.invariants:
-            self.kind.check(self.kind.hand_out(state.value))
+            self.kind.invariants.check(self.kind.hand_out(state.value), (), store)
 
     def part(self, state: DocumentState[ModelT], key: str) -> Any:
         return getattr(state.value, key)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, TypeAdapter
@@ -15,7 +15,8 @@ from pydantic.errors import PydanticUserError
 
 from seqtor.actors.journal.encoding import model_json
 from seqtor.actors.journal.upcasts import NO_UPCASTS, Upcasts
-from seqtor.messages.errors import RegistrationError, Rejected
+from seqtor.actors.stores.invariants import Invariants
+from seqtor.messages.errors import RegistrationError
 from seqtor.messages.fidelity import comes_back
 from seqtor.messages.immutability import (
     has_cached_property,
@@ -26,19 +27,9 @@ from seqtor.messages.immutability import (
 )
 from seqtor.messages.models import field_values
 
-__all__ = ["Increment", "ModelKind", "require_functions"]
+__all__ = ["Increment", "ModelKind"]
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
-
-
-def require_functions(invariants: Any) -> tuple[Callable[[Any], Any], ...]:
-    """The invariants as a tuple. Raises RegistrationError if they are not several functions of the new state."""
-    if callable(invariants):
-        raise RegistrationError("invariants= takes a list of functions: write invariants=[f]")
-    try:
-        return tuple(invariants)
-    except TypeError:
-        raise RegistrationError(f"invariants= takes a list of functions, got {invariants!r}") from None
 
 
 class Increment:
@@ -67,16 +58,13 @@ class ModelKind(Generic[ModelT]):
     `validates`: building an instance may run the user's code.
     """
 
-    def __init__(self, model: type[ModelT], invariants: tuple[Callable[[Any], Any], ...]) -> None:
+    def __init__(self, model: type[ModelT], invariants: Invariants) -> None:
         if not (isinstance(model, type) and issubclass(model, BaseModel)):
             raise RegistrationError(
                 f"a store keeps pydantic models: give it a Record subclass, got {model!r}; for plain values wrap them "
                 "in a Record, or write a StoreActor of your own"
             )
-        for invariant in invariants:
-            if not callable(invariant):
-                raise RegistrationError(f"an invariant must be a function of the new state, got {invariant!r}")
-        self.model = model
+        self.model: type[ModelT] = model
         self.invariants = invariants
         self.shared = mutable_in_type(model) is None and not needs_value_check(model)
         self.validates = has_user_validation(model)
@@ -169,22 +157,3 @@ class ModelKind(Generic[ModelT]):
         """Validates one field by itself; only for models without the user's validators."""
         field = self.model.model_fields[name]
         return TypeAdapter(field.rebuild_annotation())
-
-    def check(self, seen: Any) -> None:
-        """Run the invariants; raises `Rejected` for one that is False or raises."""
-        for invariant in self.invariants:
-            name = getattr(invariant, "__name__", repr(invariant))
-            try:
-                holds = invariant(seen)
-            except Rejected:
-                raise
-            except Exception as error:
-                raise Rejected(f"invariant {name} raised {type(error).__name__}: {error}", "invariant") from error
-            if holds is None:
-                continue
-            if not isinstance(holds, bool):
-                raise Rejected(
-                    f"invariant {name} returned {type(holds).__name__}: it must return a bool or raise", "invariant"
-                )
-            if not holds:
-                raise Rejected(f"invariant {name} does not hold", "invariant")
