@@ -4,12 +4,27 @@ from loguru import logger
 
 from seqtor.actors.calls import current_call_id
 from seqtor.actors.effects import EffectContext
+from seqtor.actors.reactor import Facts, on_cron
 from seqtor.actors.resources import ResourceRef
 from seqtor.actors.retries import Retry
-from seqtor.actors.stores import Access, Collection, CollectionView, Document, DocumentView, StoreActor, StoreRef
+from seqtor.actors.stores import (
+    Access,
+    Collection,
+    CollectionView,
+    Derived,
+    DerivedView,
+    Document,
+    DocumentView,
+    Files,
+    FilesView,
+    StoreActor,
+    StoreRef,
+    Table,
+    each,
+)
 from seqtor.actors.submissions import Submission
 from seqtor.actors.transactions import Transaction, current_transaction
-from seqtor.control import Connection, RemoteSubmission, connect
+from seqtor.control import Connection, RemoteSchedule, RemoteSubmission, connect
 from seqtor.endings import Ending, Life
 from seqtor.logs import configure_logging
 from seqtor.messages import (
@@ -21,6 +36,7 @@ from seqtor.messages import (
     ConflictReport,
     DeadLetterRecord,
     DeadlineExceeded,
+    DerivedUnreadable,
     FootprintViolation,
     HandlerFailed,
     JournalCorrupted,
@@ -29,6 +45,7 @@ from seqtor.messages import (
     NotLeader,
     NotRunning,
     OutcomeUnknown,
+    OutsideEdit,
     Overloaded,
     Priority,
     Record,
@@ -37,6 +54,7 @@ from seqtor.messages import (
     Rejected,
     ReplayDiverged,
     RunRecord,
+    ScheduleRecord,
     SeqtorError,
     State,
     Stats,
@@ -46,8 +64,21 @@ from seqtor.messages import (
     UseTransaction,
     WouldDeadlock,
 )
-from seqtor.registry import Bundle
+from seqtor.messages.conditions import (
+    AllOf,
+    AnyOf,
+    Condition,
+    on_effect_failure,
+    on_event,
+    on_failure,
+    on_result,
+    on_status,
+)
+from seqtor.messages.derived import Reconciled, ReconcileDerived, SourceChange
+from seqtor.messages.facts import EffectFailureFact, EventFact, FailureFact, ResultFact, StatusFact, TickFact
+from seqtor.registrations import Bundle
 from seqtor.replay import ReplayReport
+from seqtor.schedules import ScheduleRef
 from seqtor.settings import Settings
 from seqtor.snapshots import Snapshot
 from seqtor.system import Supervisor
@@ -78,7 +109,9 @@ logger.disable("seqtor")  # A library is silent until the program says configure
 __all__ = [
     "Aborted",
     "Access",
+    "AllOf",
     "AlreadyResubmitted",
+    "AnyOf",
     "AutoShutdown",
     "Bundle",
     "Cancelled",
@@ -89,14 +122,24 @@ __all__ = [
     "CollectionView",
     "CommitIntent",
     "CommitRecord",
+    "Condition",
     "ConflictReport",
     "Connection",
     "DeadLetterRecord",
     "DeadlineExceeded",
+    "Derived",
+    "DerivedUnreadable",
+    "DerivedView",
     "Document",
     "DocumentView",
     "EffectContext",
+    "EffectFailureFact",
     "Ending",
+    "EventFact",
+    "Facts",
+    "FailureFact",
+    "Files",
+    "FilesView",
     "FootprintViolation",
     "HandlerFailed",
     "JournalCorrupted",
@@ -106,12 +149,16 @@ __all__ = [
     "NotLeader",
     "NotRunning",
     "OutcomeUnknown",
+    "OutsideEdit",
     "Overloaded",
     "Priority",
+    "ReconcileDerived",
+    "Reconciled",
     "Record",
     "RecordedFailure",
     "RegistrationError",
     "Rejected",
+    "RemoteSchedule",
     "RemoteSubmission",
     "ReplayDiverged",
     "ReplayReport",
@@ -121,14 +168,19 @@ __all__ = [
     "Restart",
     "RestartKind",
     "RestartsExceeded",
+    "ResultFact",
     "Retry",
     "RunRecord",
+    "ScheduleRecord",
+    "ScheduleRef",
     "SeqtorError",
     "Settings",
     "Snapshot",
+    "SourceChange",
     "StartFailed",
     "State",
     "Stats",
+    "StatusFact",
     "StoreActor",
     "StoreRef",
     "StoreUnavailable",
@@ -137,6 +189,8 @@ __all__ = [
     "Supervisor",
     "SupervisorRef",
     "SupervisorSpec",
+    "Table",
+    "TickFact",
     "Transaction",
     "Tree",
     "Trigger",
@@ -147,6 +201,13 @@ __all__ = [
     "connect",
     "current_call_id",
     "current_transaction",
+    "each",
+    "on_cron",
+    "on_effect_failure",
+    "on_event",
+    "on_failure",
+    "on_result",
+    "on_status",
     "start_supervisor",
     "unwatch",
     "watch",

@@ -33,6 +33,7 @@ from seqtor.actors.runs import RunContext
 from seqtor.actors.sequencer import OutsideRuns, Sequencer, Window
 from seqtor.actors.stores.contract import StoreRef, StoreSpec
 from seqtor.actors.submissions import Intake, Submission
+from seqtor.around import NOTHING, Around
 from seqtor.messages.effects import EffectsEnded
 from seqtor.messages.journal import AwaitDurable, RunsDurable
 from seqtor.messages.lifecycle import Drain
@@ -84,6 +85,7 @@ class CommitPath:
         may_run: Callable[[tuple[Submission[Any], ...]], tuple[Submission[Any], ...]],
         handlers: Iterable[Handler] = (),
         free_key: Callable[[Submission[Any]], object] = lambda _: None,
+        around: Around = NOTHING,
     ) -> None:
         self._dispatchers = dispatchers
         self._settings = settings
@@ -97,13 +99,17 @@ class CommitPath:
         self._may_run = may_run
         buckets = {handler: Bucket(handler.rate) for handler in handlers if handler.rate is not None}
         self.pace = Pace()
-        self._head_watch = HeadWatch(dispatchers.clock, dispatchers.timers, settings.head_warning)
+        # A simulated system is watched by its test; timers that nobody asked for would be a part of what its seed orders.
+        watched = dispatchers.driver is None or "head_warning" in settings.model_fields_set
+        after_s = settings.head_warning if watched else None
+        self._head_watch = HeadWatch(dispatchers.clock, dispatchers.timers, after_s)
         self._rates: dict[str, Any] = {"buckets": buckets, "pace": self.pace, "timers": dispatchers.timers}
         self._completes = any(handler.by_completion for handler in handlers)
         without_parts = [ref.index for ref in stores if type(ref.spec).part is StoreSpec.part]
         if self._completes and without_parts:
             ledger.last_writers = LastWriters(without_parts)
         self._free_key = free_key
+        self._around = around
         self._retrying = Retrying(dispatchers.clock, dispatchers.entropy)
         self.journal: Mailbox | None = None
         self.tell_journal: Callable[[RunsEnded], object]
@@ -170,7 +176,11 @@ class CommitPath:
         room = ledger.waiting_room
         for submission in ledger.ending:
             room.remove(submission)
-        queued = [each for each in left if each.seq is None and each not in room and each not in ledger.ending]
+        for submission in in_flight:
+            submission.take_over()  # Who became one with it has its seq too, and cannot be cancelled any more.
+        # The crash may have come when several had become one that has no seq: each of them may still be cancelled.
+        apart = [part for each in left if each.seq is None for part in each.come_apart()]
+        queued = [each for each in apart if each not in room and each not in ledger.ending]
         waiting = room.hold_back(queued)
         room.count_left(delayed)
         if self._completes:
@@ -214,6 +224,8 @@ class CommitPath:
         self.order = order = CommitOrder(
             stores, told.publication, ledger.epoch, horizon, board.executing, told.store_seqs, self._retrying
         )  # fmt: skip
+        if self._around.watcher is not None:
+            self._around.watcher.order(order)
         self._reads = AsyncReads(board.newest, dispatchers.loop.call)
         return (
             order, board, ledger, dispatchers.core, dispatchers.clock, dispatchers.timers, dispatchers.pool, stores,
@@ -235,6 +247,7 @@ class CommitPath:
             outside=dispatchers.outside,
         )
         context.crew = self.crew
+        context.instead = self._around.instead
         context.journal = self.journal
         context.journal_restarts = self.ledger.journal_restarts
         self.context = context

@@ -1,97 +1,76 @@
 """The actors of one running system, wired together.
 
-Owns the start in order (stores, then committer, coordinator, sequencer) and the stop in reverse. The facade talks to
-this; nothing here checks what users pass.
+Owns the start in order (stores, then committer, coordinator, sequencer) and the stop in reverse. The facade talks to this,
+and to its `edge` and `asking`; nothing here checks what users pass.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import threading
-from collections.abc import Callable, Iterable, Sequence
+import contextlib
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from loguru import logger
 from pykka import ActorDeadError, Timeout
 
-from seqtor.actors.coalescing import key_of
-from seqtor.actors.committer import Committer
 from seqtor.actors.dead_letters import DeadLetters, DeadRun
 from seqtor.actors.dispatchers.contract import Dispatchers
 from seqtor.actors.effects import EffectFunctions, Workshop
 from seqtor.actors.futures import ReplyFuture
-from seqtor.actors.handlers import Handler, Handlers
-from seqtor.actors.invariants import require
-from seqtor.actors.journal.contract import Backend, KeyRow
-from seqtor.actors.journal.decoding import answer_adapter, outcome_of
+from seqtor.actors.handlers import Handlers
+from seqtor.actors.journal.contract import Backend
 from seqtor.actors.journal.held import HeldRuns
 from seqtor.actors.journal.history import KeptHistory, kept_from
 from seqtor.actors.journal.keys import BoundKeys
 from seqtor.actors.journal.open_runs import OpenRuns
-from seqtor.actors.journal.recovery import commit_record
 from seqtor.actors.journal.upcasts import Upcasts
 from seqtor.actors.ledger import Ledger
 from seqtor.actors.mailbox import Mailbox
 from seqtor.actors.mailbox import answer as answer_once
-from seqtor.actors.not_before import NotBefore
 from seqtor.actors.outbox import Outbox, Prepare
 from seqtor.actors.processes.crew import Crew
 from seqtor.actors.processes.opening import open_crew
 from seqtor.actors.publications import Publication
-from seqtor.actors.resources import ResourceRef, Resources
-from seqtor.actors.sequencer import Sequencer
-from seqtor.actors.stores.cell import StoreCell
+from seqtor.actors.reactor import Reactions
+from seqtor.actors.reactor.alarms import RESTARTED
+from seqtor.actors.resources import ResourceRef
 from seqtor.actors.stores.contract import StoreRef
-from seqtor.actors.submissions import Intake, Origin, Submission
+from seqtor.actors.stores.deriving import build_new
+from seqtor.actors.submissions import Intake
 from seqtor.actors.waiting_room import WaitingRoom
-from seqtor.batches import Batch, PreparedTrigger
+from seqtor.around import NOTHING, Around
+from seqtor.asking import Asking
 from seqtor.commit_path import CommitPath
+from seqtor.edge import Edge
 from seqtor.effects import RunningEffects
 from seqtor.endings import Life, LifeEnd
 from seqtor.journaling import Journaling
 from seqtor.messages.effects import DeadLetterRecord
 from seqtor.messages.errors import (
-    AlreadyResubmitted,
     NotRunning,
     OutcomeUnknown,
-    Overloaded,
     RegistrationError,
     Rejected,
 )
-from seqtor.messages.journal import AppendIntake, AwaitDurable, CheckpointDue, ReadJournal
-from seqtor.messages.lifecycle import ActorCrashed, Drain
+from seqtor.messages.events import ALARM, make_alarm
+from seqtor.messages.lifecycle import Drain
 from seqtor.messages.runs import (
-    AbortRun,
-    AcceptTriggers,
-    CancelTrigger,
-    ConflictReport,
-    GetConflicts,
-    GetRecord,
-    GetRuns,
-    GetStats,
-    RunRecord,
     RunsEnded,
     RunsResumed,
-    State,
-    Stats,
-    TriggersDelayed,
 )
-from seqtor.messages.stores import ApplyCommits, ValidateCommit
-from seqtor.messages.triggers import Priority, Trigger
+from seqtor.messages.stores import ApplyCommits
+from seqtor.outside import OutsideStores
+from seqtor.reactions import RunningReactions
+from seqtor.restarts import Restarts
 from seqtor.resumed import ResumedRuns
-from seqtor.root import Group, Root
+from seqtor.root import Root
+from seqtor.schedules import RunningSchedules
 from seqtor.settings import Settings
 from seqtor.tree.view import Tree, supervisor_of, tree_of
-from seqtor.tree.window import Restart
 
 __all__ = ["RunningSystem"]
 
 FIRST_EPOCH = 1
-# Of max_queued, LOW may fill all but a quarter; HIGH a twentieth more than it, URGENT a tenth. Who is refused first when the
-# system is overloaded is who can wait; nothing that was accepted is given up for others.
-LOW_PART, HIGH_PART, URGENT_PART = 4, 20, 10
-TRIES = 10
-ANSWERS = (ActorDeadError, NotRunning, OutcomeUnknown)
 
 
 class Once:
@@ -126,32 +105,31 @@ class RunningSystem:
         dispatchers: Dispatchers,
         effects: EffectFunctions,
         resources: tuple[ResourceRef[Any], ...],
+        reactions: Reactions | None = None,
+        *,
+        writes_outside: bool = True,
+        around: Around = NOTHING,
     ) -> None:
         self._name = name
+        self._around = around
+        self._writes_outside = writes_outside
         self._settings = settings
         self._stores = stores
         self._handlers = handlers
-        self._declares = any(handler.footprint is not None for handler in handlers)
         self._prepare = prepare
         self._find_handler = find_handler
         self._upcasts = upcasts
-        self._backend = backend
+        watcher = around.watcher
+        self._backend = backend if backend is None or watcher is None else watcher.backend(backend)
         self._dispatchers = dispatchers
         self._effect_functions = effects
         self._resource_refs = resources
-        self._resources = Resources(resources, dispatchers.loop)
-        self._lock = threading.RLock()
-        self._at_rest = threading.Lock()  # For the coordinator's state once no dispatcher runs it any more.
-        self._accepting = False
-        self._stopping = False
+        self._reactions = Reactions() if reactions is None else reactions
+        self._resources = around.resources(resources, dispatchers.loop)
         self._broken: str | None = None
         self.end = LifeEnd(dispatchers.driver)
-        self._coalesces = any(handler.coalesce is not None for handler in handlers)
-        self._low_max = settings.max_queued - settings.max_queued // LOW_PART
-        self._arrivals = 0
-        self._accepted = 0  # Of these, how many were queued at once, and how many are to wait for their time.
-        self._delayed = 0
-        self._last_event_time = 0.0
+        self.edge = Edge(settings, handlers, dispatchers, prepare)
+        self.asking: Asking
         self.intake: Intake
         self.history: HeldRuns | KeptHistory
         self.journal: Journaling | None = None
@@ -180,26 +158,36 @@ class RunningSystem:
         journal_id = f"{dispatchers.entropy():016x}" if recovery is None else recovery.opened.journal_id
         epoch = FIRST_EPOCH if recovery is None else recovery.opened.epoch
         through = 0 if recovery is None else recovery.opened.commits_through
-        self.intake = Intake(
-            f"{journal_id[:8]}-{epoch}", dispatchers.driver, self._flush_intake, self._cancel, self._split
+        edge = self.edge
+        self.intake = edge.intake = Intake(
+            f"{journal_id[:8]}-{epoch}",
+            dispatchers.driver,
+            edge.flush,
+            lambda each: self.asking.cancel(each),  # noqa: PLW0108 - who answers is made later.
+            edge.split,
+            {} if self._around.watcher is None else self._around.watcher.open_submissions(),
         )
         workshop = Workshop(
             journal_id, upcasts=self._upcasts, resources=self._resources, intake=self.intake, prepare=self._prepare,
-            clock=dispatchers.clock,
+            clock=dispatchers.clock, watcher=self._around.watcher,
         )  # fmt: skip
         self._effects = RunningEffects(self._effect_functions, workshop, recovery)
+        self.reactions = RunningReactions(
+            self._reactions, self.intake, self._prepare, self._handlers, self._upcasts, settings
+        )
         dispatchers.start(lambda: self._path.committer.committed_through + 1)
         recovered = ReplyFuture()
         recovered.driver = dispatchers.driver
         core = dispatchers.core
         self._root_ref = Root.start_on(
             core, tuple(ref.name for ref in stores), recovered, dispatchers.clock, dispatchers.timers,
-            dispatchers.entropy(), self._break_down,
+            dispatchers.entropy(), self._break_down, self.tell_restarted,
         )  # fmt: skip
         self._root: Root = _actor(self._root_ref)
         root = self._root_ref.actor_inbox
+        self.outside = outside = OutsideStores(stores if self._writes_outside else (), recovery)
         self._cell_refs = [
-            StoreCell.start_on(
+            outside.start_cell(
                 core if ref.spec.store_class.dispatcher == "core" else dispatchers.dedicated(f"store-{ref.name}"),
                 ref, dispatchers.timers, root, None if recovery is None else recovery.checkpoint(ref.name), journal_id,
                 parent=root, restartable=True,
@@ -208,13 +196,17 @@ class RunningSystem:
         ]  # fmt: skip
         try:
             states = recovered.get()
+            if self._around.initial is not None:
+                states = self._around.initial(stores, states)
             if recovery is not None:
                 states = tuple(recovery.states(stores, states))
-            self._check_initial(states)
+            states = build_new(stores, states, {} if recovery is None else recovery.shapes)
+            self._check_content(states, "the initial content" if recovery is None else "what the journal holds of it")
             resumed = None if recovery is None else ResumedRuns(recovery, stores)
             open_runs = OpenRuns()
             if journal is not None and resumed is not None:
                 journal.intake = self.intake
+                journal.watch(self._reactions.interests)
                 open_runs = journal.open_runs(resumed)
         except BaseException:
             self._stop_actors([*reversed(self._cell_refs), self._root_ref])
@@ -222,24 +214,25 @@ class RunningSystem:
         now = 0.0 if recovery is None else recovery.now
         first = Publication(0, through, states, {}) if recovery is None else recovery.publication(stores, states)
         self._ledger = ledger = Ledger(first, epoch, now)
+        outside.follow(ledger, self._cell_refs, states)
         ledger.waiting_room = WaitingRoom(dispatchers.clock, dispatchers.timers, self.intake)
         ledger.dead_letters = DeadLetters(open_runs.dead_runs, open_runs.resubmitted)
         self._path = path = CommitPath(
             dispatchers, settings, stores, ledger, self.intake, tuple(ref.actor_inbox for ref in self._cell_refs), root,
             lambda submission: Outbox(submission, self._prepare, self._effect_functions), self._resources,
-            self.bind_released, self._handlers, self._free_key,
+            edge.bind_released, self._handlers, edge.free_key, self._around,
         )  # fmt: skip
         if resumed is not None:
             ledger.resumed = resumed.before(ledger.told.publication)
         if journal is None or recovery is None:
-            self._keys = BoundKeys(forget_above=settings.records_max)
+            keys = BoundKeys(forget_above=settings.records_max)
             path.tell_journal = self._hold_runs(states)
         else:
             forgotten_through = kept_from(recovery.opened) - 1
-            self._keys = BoundKeys(recovery.backend.keys(), forgotten_through=forgotten_through)
+            keys = BoundKeys(recovery.backend.keys(), forgotten_through=forgotten_through)
             cells = [ref.actor_inbox for ref in self._cell_refs]
             closed = lambda: f"{self._name!r}: {self._broken or 'the system is stopped'}: the journal is closed"  # noqa: E731
-            journal.start(dispatchers, settings, path, cells, root, open_runs, self._forget_keys, closed)
+            journal.start(dispatchers, settings, path, cells, root, open_runs, edge.forget_keys, closed, outside)
             self.history = journal.history
             inbox: Mailbox = journal.ref.actor_inbox
             path.journal, path.tell_journal = inbox, inbox.put
@@ -247,9 +240,14 @@ class RunningSystem:
         self._crew = path.crew = open_crew(
             self._handlers, stores, self._resource_refs, dispatchers, settings.processes, self._name
         )
-        overtaken = self._bound_to_seqs(open_runs)
+        self._have_watched(first)
+        edge.wire(path, journal, keys)
+        self.asking = Asking(path, dispatchers, lambda: edge.why_closed)
+        overtaken = edge.take_over(open_runs)
         path.start(overtaken, journaled=journal is not None)
-        self._inbox = path.sequencer_ref.actor_inbox
+        self.schedules = RunningSchedules(self, dispatchers, len(stores) - 1, root)
+        edge.note = self.schedules.note
+        edge.inbox = path.sequencer_ref.actor_inbox
         if journal is not None:
             journal.wire()
         for ref, state in zip(self._cell_refs, states, strict=True):
@@ -257,82 +255,39 @@ class RunningSystem:
                 ref.actor_inbox.tell(ApplyCommits(seq=through, state=state, epoch=epoch))
         path.effects = self._effects.start(dispatchers, path, root)
         path.wire()
-        self._supervise()
+        self.reactions.start(dispatchers, path, root, recovery)
+        self._restarts = Restarts(self._root, path, edge, settings, self._drain_again)
+        self._restarts.of_core()
+        self._restarts.of_stores(stores, self._cell_refs)
+        self._restarts.of_effects(self._effects)
+        self._restarts.of_reactions(self.reactions)
+        if journal is not None:
+            self._restarts.of_journal(journal, self._effects, self.reactions)
         if journal is not None:
             journal.check(settings.retain)
         if overtaken:
             path.coordinator_ref.actor_inbox.tell(RunsResumed(submissions=tuple(overtaken)))
-        self._started_at = dispatchers.clock.monotonic()
-        self._accepting = True
-        left = tuple(open_runs.submissions.values())
-        waiting = ledger.waiting_room.hold_back(self.bind_released(left))
-        self._delayed = ledger.waiting_room.from_edge
-        ledger.waiting_room.count_left(self._delayed)
-        if waiting:
-            self._inbox.put(AcceptTriggers(submissions=waiting, bypasses=True))
+        edge.open()
+        edge.go_on(open_runs)
         self._effects.resume()
+        self.reactions.resume()
 
-    def _bound_to_seqs(self, left: OpenRuns) -> list[Submission[Any]]:
-        """Of what had not ended, the runs that were overtaken, by their seqs: they are open, and keep their keys."""
-        bound = sorted(
-            [each for each in left.submissions.values() if each.seq is not None], key=lambda each: each.seq or 0
-        )
-        for each in bound:
-            self.intake.open[each] = None
-            if each.key is not None:
-                self._keys.bind(each)
-        return bound
+    def _have_watched(self, first: Publication) -> None:
+        watcher, path = self._around.watcher, self._path
+        if watcher is None:
+            return
+        watcher.began(self._stores, first, journaled=self.journal is not None)
+        told, tell = watcher.ended, path.tell_journal
 
-    def _supervise(self) -> None:
-        """Tell the root who is restarted together, and how."""
-        root, path, ledger = self._root, self._path, self._ledger
-        root.committer = path.committer_ref.actor_inbox
+        def tell_both(message: RunsEnded) -> object:
+            told(message)
+            return tell(message)
 
-        def rebuild(_: ActorCrashed) -> None:
-            with self._lock:  # The edge takes no trigger meanwhile.
-                path.rebuild(self._accepted, self._delayed)
-            self._drain_again()
+        path.tell_journal = tell_both
 
-        policy = Restart(self._settings.restart_intensity, self._settings.restart_period)
-        root.supervise(Group("the core", path.refs, policy, rebuild))
-        for ref, cell in zip(self._stores, self._cell_refs, strict=True):
-
-            def restart(_: ActorCrashed, cell: Any = cell) -> None:
-                ledger.restarts += 1
-                # It is asked again when it has recovered.
-                cell.actor_inbox.drain(lambda message: not isinstance(message, ValidateCommit))
-                cell.restart()
-
-            root.supervise(Group(f"store {ref.name!r}", [cell], ref.restart or policy, restart))
-        effects = self._effects
-        if effects.ref is not None:
-
-            def carry_out_again(_: ActorCrashed) -> None:
-                ledger.restarts += 1
-                effects.restart(path)
-                self._drain_again()
-
-            root.supervise(Group("effects", [effects.ref], policy, carry_out_again))
-        journal = self.journal
-        if journal is not None:
-            checkpointer = journal.checkpointer_ref
-
-            def check_again(_: ActorCrashed) -> None:
-                ledger.restarts += 1
-                checkpointer.restart()
-                checkpointer.tell(CheckpointDue())  # It may have crashed at one.
-
-            def read_again(crashed: ActorCrashed) -> None:
-                for ref in (*path.refs, *([] if effects.ref is None else [effects.ref])):
-                    ref.suspend()
-                journal.restart()
-                rebuild(crashed)
-                if effects.ref is not None:
-                    effects.restart(path)
-
-            root.supervise(Group("checkpointer", [checkpointer], policy, check_again))
-            may_restart = lambda: journal.may_restart() and all(ref.is_alive() for ref in path.refs)  # noqa: E731
-            root.supervise(Group("the journal", [journal.ref], policy, read_again, may_restart))
+    def supervise_scheduler(self, ref: Any) -> None:
+        """Restart the scheduler when it crashes; it was started just now."""
+        self._restarts.of_scheduler(ref)
 
     def _hold_runs(self, states: tuple[Any, ...]) -> Callable[[RunsEnded], object]:
         """In memory: keep the newest runs for whoever asks what was."""
@@ -340,51 +295,17 @@ class RunningSystem:
         ledger = self._ledger
         return lambda message: held.keep(message, ledger.told.publication.states)
 
-    def _forget_keys(self, through: int) -> None:
-        with self._lock:
-            self._keys.forget(through)
-
-    def _flush_intake(self, submission: Submission[Any], future: ReplyFuture) -> None:
-        if self.journal is None:
-            future.set(None)
-        elif self.intake.gone is not None:
-            error = self.intake.gone()
-            future.set_exception((type(error), error, None))
-        else:
-            self.journal.flush(submission, future)
-
-    def _cancel(self, submission: Submission[Any]) -> bool:
-        """Have a trigger never run, unless it has a seq. The caller's thread waits until that is durable."""
-        try:
-            return bool(self._reply_of(self._path.coordinator, CancelTrigger(submission=submission, reply_to=None)))
-        except ActorDeadError:
-            return False  # The system has stopped: with a journal it runs after the next start.
-
-    def _split(self, submission: Submission[Any]) -> None:
-        """Let those run by themselves with whom it could not be merged. Twice: the second finds nobody."""
-        with self._lock:  # A core that is rebuilt meanwhile finds them open, or is told of them.
-            others = submission.split()
-            if others:
-                self._inbox.put(AcceptTriggers(submissions=others, bypasses=True))
-
-    def _free_key(self, submission: Submission[Any]) -> None:
-        with self._lock:
-            self._keys.free(submission)
-
-    def _check_initial(self, states: tuple[Any, ...]) -> None:
+    def _check_content(self, states: tuple[Any, ...], what: str) -> None:
         for ref, state in zip(self._stores, states, strict=True):
             try:
                 ref.spec.check(state)
             except Rejected as broken:
-                raise RegistrationError(f"store {ref.name!r}: the initial content is not valid: {broken}") from broken
+                raise RegistrationError(f"store {ref.name!r}: {what} is not valid: {broken}") from broken
 
     def stop(self, grace_s: float) -> None:
         """Refuse new work, let accepted work end for at most `grace_s`, stop the actors in reverse order."""
-        with self._lock:
-            if self._stopping:
-                return
-            self._stopping = True
-            self._accepting = False
+        if not self.edge.close():
+            return
         try:
             self._drain(grace_s)
         finally:  # Also when the waiting is interrupted (Ctrl-C): nothing else would ever stop the actors.
@@ -408,10 +329,12 @@ class RunningSystem:
         """Ask for the drain, once more after an actor has crashed that may have lost the question."""
         drained = self._drained
         if drained is not None and not drained.is_set():
-            self._inbox.tell(Drain(reply_to=Once(drained)))
+            self.edge.inbox.tell(Drain(reply_to=Once(drained)))
 
     def _stop_everything(self) -> None:
+        self.schedules.stop(self._stop_actors)
         self._effects.hold()
+        self.reactions.hold()
         self._ledger.waiting_room.close(journaled=not self.in_memory)
         # Each after who tells it at its stop what has been decided: the committer the journal, the journal the coordinator,
         # the coordinator the effects.
@@ -421,6 +344,7 @@ class RunningSystem:
             self._stop_actors([self.journal.checkpointer_ref, self.journal.ref])
         self._stop_actors([self._path.coordinator_ref])
         self._effects.stop(self._stop_actors)
+        self.reactions.stop(self._stop_actors)
         stuck = [] if self._crew is None else self._crew.stop(1.0)
         unclosed = self._resources.close()
         if unclosed:
@@ -431,22 +355,18 @@ class RunningSystem:
         stuck += self._dispatchers.stop(1.0)
         if stuck:
             logger.warning("{}: threads did not stop in time and are abandoned: {}", self._name, ", ".join(stuck))
-        self._answer_left(
-            lambda: NotRunning("the system was stopped before this run had ended; nothing of it was written")
-        )
+        left = "" if self.journal is None else "; what was accepted, delayed triggers too, runs after the next start"
+        text = f"the system was stopped before this run had ended; nothing of it was written{left}"
+        self._answer_left(lambda: NotRunning(text))
 
     def _take_last_checkpoint(self, journal: Journaling) -> None:
         if self._broken is not None or journal.checkpoints is None:
             return
         try:
-            self._await_durable(self._ledger.told.through, timeout_s=60.0)
+            self.asking.await_durable(self._ledger.told.through, timeout_s=60.0)
             journal.checkpoints.take()
         except Exception as error:  # The journal holds everything; the next start only takes longer.
             logger.opt(exception=error).warning("{}: no checkpoint at the stop: {}", self._name, error)
-
-    def _await_durable(self, seq: int, timeout_s: float | None = None) -> None:
-        """Wait until everything through `seq` is durable and can be seen in snapshots. Raises pykka.Timeout."""
-        self._reply_of(self._path.coordinator, AwaitDurable(seq=seq, reply_to=None), timeout_s)
 
     def _stop_actors(self, refs: Iterable[Any], timeout_s: float = 5.0) -> None:
         for ref in refs:
@@ -460,10 +380,11 @@ class RunningSystem:
 
     def _break_down(self, actor: str, error: BaseException, why: str) -> None:
         """An actor of the runtime is gone: take no more work and leave nobody waiting."""
-        self._accepting = False
         self._broken = f"{actor} crashed: {type(error).__name__}: {error} ({why})"
+        self.edge.break_down(self._broken)
         text = f"the runtime broke down while the answer was pending ({self._broken}): the run may or may not have committed"
         self._effects.hold()
+        self.reactions.hold()
         self._answer_left(lambda: OutcomeUnknown(text))
         if self._drained is not None:  # A stop waits for what will not happen any more.
             answer_once(self._drained, None)
@@ -472,192 +393,43 @@ class RunningSystem:
     def _answer_left(self, error: Callable[[], BaseException]) -> None:
         conflicts_of = lambda seq: self._path.order.in_flight(seq)[0]  # noqa: E731
         unsequenced = [submission for submission in list(self.intake.open) if submission.seq is None]
-        with self._at_rest:
+        with self.asking.at_rest:
             self._path.coordinator.give_up(unsequenced, error, conflicts_of)
             self._path.sequencer.let_go()
         self.intake.give_up(error)  # Those that no actor knows: on their way when it crashed.
 
     # What the facade asks --------------------------------------------------------------------------------------------
 
-    def submit(
-        self,
-        triggers: Batch | Sequence[PreparedTrigger],
-        key: str | None = None,
-        resubmits: str | None = None,
-        not_before: NotBefore | None = None,
-    ) -> list[Submission[Any]]:
-        """Accept triggers in order: all of them, or none (`Overloaded`, `NotRunning`)."""
-        clock = self._dispatchers.clock
-        # Here, on the submitter's thread: what the program declares is its code.
-        declared = [
-            handler.footprint and handler.footprint(trigger) for trigger, handler, *_ in triggers if self._declares
-        ]
-        keys = None
-        if self._coalesces and resubmits is None:  # The user's code is not called under the lock.
-            keys = [key_of(trigger, handler, key) for trigger, handler, _, _ in triggers]
-        with self._lock:
-            if not self._accepting:
-                raise NotRunning(self._why_not())
-            now = clock.time()
-            due = None if not_before is None else not_before.due(now)
-            if due is not None:
-                self._require_room_to_wait(len(triggers))
-            else:
-                sequencer = self._path.sequencer
-                queued = self._accepted + sequencer.bypassed - sequencer.sequenced
-                if queued + len(triggers) > self._low_max:
-                    self._require_room(queued, triggers)
-            # Without an event time of its own a trigger's event is its submission: first in, first out.
-            event_time = self._last_event_time = max(self._last_event_time, now)
-            if due is not None:
-                event_time = due  # Else it would go before all that was submitted while it waited.
-            arrival = self._arrivals
-            intake = self.intake
-            submissions = []
-            plain = key is None and resubmits is None and due is None
-            origin = None if plain else Origin(key=key, resubmits=resubmits, due=due)
-            for trigger, handler, priority, own_time in triggers:
-                arrival += 1
-                moment = event_time if own_time is None else own_time
-                submissions.append(Submission(intake, arrival, trigger, handler, priority, moment, now, origin))
-            if self._declares:
-                for submission, footprint in zip(submissions, declared, strict=True):
-                    submission.footprint = footprint
-            self._arrivals = arrival
-            accepted = tuple(submissions)
-            for each, coalesce in zip(accepted, keys or (), strict=False):
-                if coalesce is not None:
-                    each.origin = (origin or Origin())._replace(coalesce=coalesce)
-            self.intake.open.update(dict.fromkeys(accepted))
-            if self.journal is not None:
-                self.journal.ref.actor_inbox.put(AppendIntake(submissions=accepted))
-            if due is None:
-                self._accepted += len(accepted)
-                self._inbox.put(AcceptTriggers(submissions=accepted))
-            else:
-                self._delayed += len(accepted)
-                self._path.coordinator_ref.actor_inbox.put(TriggersDelayed(submissions=accepted))
-        return submissions
+    def tell_restarted(self, actor: str, error: BaseException | None, restarts: int) -> None:
+        """An actor was restarted: record that as an event, if somebody reacts to it. From any thread."""
+        text = None if error is None else f"{type(error).__name__}: {error}"
+        self.tell_alarm(RESTARTED, {"actor": actor, "error": text, "restarts": restarts})
 
-    def submit_once(
-        self,
-        prepared: tuple[Trigger[Any], Handler, int, float | None],
-        key: str | None,
-        not_before: NotBefore | None = None,
-    ) -> Submission[Any]:
-        """Accept a trigger under a key, or find the one that was. Raises KeyReused for another payload, too."""
-        assert key is not None
-        with self._lock:  # Reentrant: no other submission may bind the key between the look and the acceptance.
-            bound = self._keys.find(key, prepared[0])
-            if bound is None:
-                submission = self.submit([prepared], key, not_before=not_before)[0]
-                self._keys.bind(submission)
-                return submission
-        return bound if isinstance(bound, Submission) else self._ended_under(bound, prepared)
+    def tell_alarm(self, code: str, payload: Any) -> None:
+        """Record what went wrong as an event, if somebody reacts to it. From any thread."""
+        if f"event {code}" in self._reactions.interests:
+            event = make_alarm(code, payload)
+            with contextlib.suppress(NotRunning):  # It stops.
+                self.edge.submit_past_the_bound([self._prepare(event, None)], ALARM)
 
-    def _ended_under(self, row: KeyRow, prepared: tuple[Trigger[Any], Handler, int, float | None]) -> Submission[Any]:
-        """A submission that is answered with the outcome of an earlier process's run."""
-        trigger, handler, priority, _ = prepared
-        now = self._dispatchers.clock.time()
-        earlier: Submission[Any] = Submission(
-            self.intake, 0, trigger, handler, priority, now, now, Origin(row.run, row.key)
-        )
-        earlier.seq = row.seq
-        self.intake.open[earlier] = None
-        require(row.seq is not None and self.journal is not None, "a run that has not ended is known", run=row.run)
-
-        def answer(backend: Backend) -> None:
-            try:
-                found = commit_record(next(iter(backend.commits(row.seq, row.seq))), backend.place)  # type: ignore[arg-type]
-                earlier.settle(*outcome_of(found, answer_adapter(handler.function)))
-            except Exception as error:  # Compacted just now, or damaged; who waits must be told all the same.
-                text = f"the outcome of run {row.run} (seq {row.seq}), under the key {row.key!r}, cannot be read: {error!r}"
-                earlier.settle(State.ABORTED, lambda: OutcomeUnknown(text))
-            to_wake: list[Callable[[], None]] = []
-            earlier.answer(to_wake)
-            for wake in to_wake:
-                wake()
-
-        journal: Any = self.journal  # There is one, or no outcome would be known from it.
-        journal.ref.actor_inbox.tell(ReadJournal(read=answer, reply_to=ReplyFuture()))
-        return earlier
-
-    def bind_released(self, submissions: tuple[Submission[Any], ...]) -> tuple[Submission[Any], ...]:
-        """Of what a commit submitted, what may run: not what came under a key that is bound already.
-
-        Nor what this was asked about before; a coordinator that is restarted may do so.
-        """
-        known = self.intake.open
-        with self._lock:
-            news = [each for each in submissions if each.seq is None and each not in known]
-            bound = [each for each in news if each.key is None or self._keys.bind(each)]
-            known.update(dict.fromkeys(bound))
-            return tuple(bound)
+    def begin_outside(self) -> None:
+        """Have the stores begin that write outside. Raises RegistrationError for one that cannot."""
+        read = None if self.journal is None else self.journal.ref.actor_inbox.put
+        self.outside.begin(
+            self._cell_refs, self._dispatchers,
+            lambda edit: self.edge.submit_past_the_bound([self._prepare(edit, None)])[0], self.tell_alarm, read,
+        )  # fmt: skip
 
     def states_at(self, seq: int) -> tuple[Any, ...]:
         """All stores' states after `seq`, once that is durable. Raises LookupError if its history is not kept."""
         newest = self.newest()
         try:
             if newest.seq < seq:
-                self._await_durable(seq)
+                self.asking.await_durable(seq)
                 newest = self.newest()
             return newest.states if newest.seq == seq else self.history.states_at(seq)
         except ActorDeadError:
-            raise NotRunning(f"snapshot({seq}) reads the journal, which is closed: {self._why_not()}") from None
-
-    def _why_not(self) -> str:
-        if self._broken is not None:
-            return f"the system takes no more work: {self._broken}"
-        return "the system is stopped or stopping: submit while it runs (with system: ...)"
-
-    def _require_room(self, queued: int, triggers: Batch | Sequence[PreparedTrigger]) -> None:
-        """Raise Overloaded if so many more do not fit into what the least urgent of them may fill."""
-        max_queued, more = self._settings.max_queued, len(triggers)
-        lowest = max((priority for _, _, priority, _ in triggers), default=Priority.URGENT)
-        limits = {
-            Priority.URGENT: max_queued + max_queued // URGENT_PART,
-            Priority.HIGH: max_queued + max_queued // HIGH_PART,
-            Priority.NORMAL: max_queued,
-            Priority.LOW: self._low_max,
-        }
-        limit = limits[Priority(lowest)]
-        if queued + more <= limit:
-            return
-        clock, left = self._dispatchers.clock, self._path.sequencer.sequenced
-        now = clock.monotonic()
-        elapsed_s = max(now - self._started_at, 0.001)
-        pace = self._path.pace.per_second(now, left) or (self._ledger.told.through + 1) / elapsed_s
-        retry_after = min(60.0, max(0.01, min(queued + more - limit, limit) / pace))
-        share = "" if limit == max_queued else f" ({Priority(lowest).name} may fill {limit})"
-        raise Overloaded(
-            f"{queued} triggers wait for a seq and max_queued is {max_queued}{share}, so {more} more were not taken: submit "
-            f"again in about {retry_after:.2f} s, or raise max_queued",
-            retry_after,
-        )
-
-    def _require_room_to_wait(self, more: int) -> None:
-        """Raise Overloaded if too many wait for their time. They may wait for long, so they do not count as queued."""
-        room, limit = self._ledger.waiting_room, self._settings.max_delayed
-        waiting = self._delayed - room.left
-        if waiting + more > limit:
-            retry_after = min(60.0, max(0.01, room.next_s))
-            raise Overloaded(
-                f"{waiting} triggers wait for their time and max_delayed is {limit}, so {more} more were not taken: submit "
-                f"again in {retry_after:.2f} s at the earliest, or raise max_delayed",
-                retry_after,
-            )
-
-    def stats(self) -> Stats:
-        """A consistent cut along the path of a run."""
-        return self._ask([self._path.sequencer, self._path.committer], GetStats(reply_to=None))  # type: ignore[no-any-return]
-
-    def record(self, seq: int) -> RunRecord | None:
-        """What is known of the run at a seq."""
-        return self._ask([self._path.committer], GetRecord(reply_to=None, seq=seq))  # type: ignore[no-any-return]
-
-    def runs(self, before: int | None, count: int) -> tuple[RunRecord, ...]:
-        """What the coordinator knows of the `count` runs below `before` (None: of the newest), newest first."""
-        return self._ask([self._path.committer], GetRuns(reply_to=None, before=before, count=count))  # type: ignore[no-any-return]
+            raise NotRunning(f"snapshot({seq}) reads the journal, which is closed: {self.edge.why_closed}") from None
 
     def trees(self) -> tuple[Tree, ...]:
         """The runtime's own actors, for `system.tree()`."""
@@ -667,14 +439,22 @@ class RunningSystem:
             ("sequencer", path.sequencer_ref),
             ("coordinator", path.coordinator_ref),
             ("committer", path.committer_ref),
+            *([] if self.reactions.ref is None else [("reactor", self.reactions.ref)]),
         )
+        scheduler, suspended = self.schedules.trees(), self.outside.suspended()
+        shown = len(self._stores) - (not scheduler)  # The store of the schedules is there without any.
         around = [] if journal is None else [("journal", journal.ref), ("checkpointer", journal.checkpointer_ref)]
         return (
             *(tree_of(name, ref) for name, ref in around),
             supervisor_of(
-                "stores", [tree_of(ref.name, cell) for ref, cell in zip(self._stores, self._cell_refs, strict=True)]
+                "stores",
+                [
+                    tree_of(ref.name, cell, suspended=ref.name in suspended)
+                    for ref, cell in zip(self._stores[:shown], self._cell_refs, strict=False)
+                ],
             ),
             supervisor_of("core", [tree_of(name, ref) for name, ref in core]),
+            *scheduler,
             *([] if effects is None else [tree_of("effects", effects)]),
         )
 
@@ -696,40 +476,26 @@ class RunningSystem:
         """The last seq whose record can be read from `history`."""
         return self.history.last if isinstance(self.history, HeldRuns) else self.newest().seq
 
-    def conflicts(self) -> ConflictReport:
-        """Where re-execution comes from."""
-        return self._ask([self._path.committer], GetConflicts(reply_to=None))  # type: ignore[no-any-return]
+    @property
+    def read_journal(self) -> Callable[[Callable[[Backend], Any]], Any] | None:
+        """Reads the journal between two groups; None if there is none."""
+        return None if self.journal is None else self.journal.read
 
     def dead_letters(self, limit: int) -> list[DeadLetterRecord]:
         """What was given up, newest first: runs and effects."""
-        return self._ledger.dead_letters.newest(self._effects.dead_letters(limit, self._reply_of), limit)
+        return self._ledger.dead_letters.newest(self._effects.dead_letters(limit, self.asking.reply_of), limit)
 
     def dead_run(self, seq: int) -> DeadRun | None:
         """The run at `seq` if it is a dead letter."""
         return self._ledger.dead_letters.run_at(seq)
 
-    def resubmit(
-        self, prepared: tuple[Trigger[Any], Handler, int, float | None], letter: DeadLetterRecord
-    ) -> Submission[Any]:
-        """Accept the other try of a dead letter. Raises AlreadyResubmitted, and what `submit` raises."""
-        dead = self._ledger.dead_letters
-        with self._lock:  # Reentrant: nobody else may resubmit it between the look and the acceptance.
-            run = dead.resubmission_of(letter.place)
-            if run is not None:
-                raise AlreadyResubmitted(
-                    f"the dead letter {letter.id} ({letter.name}) was submitted again already, as run {run}: look at that "
-                    "run; if it was given up too, it has a dead letter of its own"
-                )
-            submission = self.submit([prepared], resubmits=letter.place)[0]
-            dead.mark(letter.place, submission.id)
-        return submission
+    def visible(self, store: int) -> Any:
+        """A store's newest state that runs see; of what has ended durably all is in it."""
+        return self._path.board.newest.newest[store]
 
-    def abort(self, seq: int, reason: str) -> None:
-        """Have the run at a seq end as aborted. Raises LookupError if there is none or it has ended, NotRunning."""
-        try:
-            self._reply_of(self._path.coordinator, AbortRun(seq=seq, reason=reason, reply_to=None), tries=1)
-        except ActorDeadError:
-            raise NotRunning(f"the run at seq {seq} cannot be aborted: {self._why_not()}") from None
+    def now(self) -> float:
+        """The time of day, POSIX seconds."""
+        return self._dispatchers.clock.time()
 
     def newest(self) -> Publication:
         """The newest durable contiguous publication."""
@@ -738,37 +504,6 @@ class RunningSystem:
     def seq_of(self, store: int) -> int:
         """The last seq that changed a store."""
         return self._path.order.store_seqs[store]
-
-    def _ask(self, along: list[Sequencer | Committer], query: Any) -> Any:
-        """Send a query along the actors that add to it, and on to the coordinator, which answers.
-
-        Of one that has ended, by the stop or by a crash, what it knew last is read where it lies.
-        """
-        for actor in along:
-            try:
-                return self._reply_of(actor, query)
-            except ActorDeadError:
-                query = actor.add_to(query)
-        try:
-            return self._reply_of(self._path.coordinator, query)
-        except ActorDeadError:
-            with self._at_rest:
-                return self._path.coordinator.answer(query)
-
-    def _reply_of(self, actor: Any, query: Any, timeout_s: float | None = None, tries: int = TRIES) -> Any:
-        """What the actor answers; asked again if it crashes at the query, because it is there again at once."""
-        while True:
-            reply = ReplyFuture()
-            reply.driver = self._dispatchers.driver
-            actor.actor_inbox.tell(dataclasses.replace(query, reply_to=reply))
-            try:
-                return reply.get(timeout=timeout_s)
-            except ANSWERS:
-                raise
-            except BaseException:
-                tries -= 1
-                if not tries or not reply.is_set():
-                    raise  # It crashes every time; or this is the caller's own, such as Ctrl-C.
 
 
 def _actor(ref: Any) -> Any:

@@ -30,8 +30,9 @@ from seqtor.actors.submissions import Intake, Origin, RetryOf, Submission
 from seqtor.commit_path import CommitPath
 from seqtor.messages.errors import NotRunning, RegistrationError
 from seqtor.messages.journal import AppendEntry, CheckpointDue, FlushIntake, ReadJournal
-from seqtor.messages.records import AcceptedRecord, EffectRecord
+from seqtor.messages.records import AcceptedRecord, EffectRecord, ReactionRecord
 from seqtor.messages.runs import RunsEnded
+from seqtor.outside import OutsideStores
 from seqtor.resumed import ResumedRuns
 from seqtor.settings import Settings
 
@@ -60,6 +61,7 @@ class Journaling:
         self.checkpointer_ref: Any = None
         self.checkpoints: Checkpoints | None = None
         self.actor: Journal  # The present instance; kept when it has ended.
+        self._watches_other_facts = False
         self.history: KeptHistory
         for record in recovery.accepted.values():
             find_handler(record.trigger.type)
@@ -74,6 +76,11 @@ class Journaling:
         return self._backend.place
 
     # What had not ended ------------------------------------------------------------------------------------------------
+
+    def watch(self, kinds: frozenset[str]) -> None:
+        """From this start on these kinds of facts are of interest; before anything is accepted, a checkpoint says so."""
+        recovery = self.recovery
+        self._watches_other_facts = recovery.reactions.watch(kinds, recovery.opened.epoch)
 
     def open_runs(self, resumed: ResumedRuns) -> OpenRuns:
         """The work that had not ended, as submissions that nobody waits for yet."""
@@ -96,8 +103,9 @@ class Journaling:
         now = calls[0].now if calls else None
         due = record.due if retry is None else None
         origin = Origin(
-            record.run, record.key, record.cause, now, retry, record.resubmits, due, record.deferrals, record.coalesce
-        )
+            record.run, record.key, record.cause, now, retry, record.resubmits, due, record.deferrals, record.coalesce,
+            scheduled=record.scheduled, causes=tuple(record.causes),
+        )  # fmt: skip
         submission: Submission[Any] = Submission(
             self.intake, record.arrival, trigger, handler, record.priority, record.event_time, record.submitted_at, origin,
         )  # fmt: skip
@@ -126,6 +134,7 @@ class Journaling:
         open_runs: OpenRuns,
         forget_keys: Callable[[int], None],
         closed: Callable[[], str],
+        outside: OutsideStores,
     ) -> None:
         """Start the journal's actor and the checkpointer. `closed` says why, when the journal does not answer any more."""
         self._dispatchers = dispatchers
@@ -148,10 +157,13 @@ class Journaling:
             lambda: path.ledger.now,
             dispatchers.driver,
             recovery.info.seq if recovery.info else None,
+            outside.changed,
+            outside.through,
         )
         compaction = Compaction(
-            self.read, lambda: self.actor.checkpoints, settings.retain, dispatchers.clock.time, forget_keys, inbox
-        )
+            self.read, lambda: self.actor.checkpoints, settings.retain, dispatchers.clock.time, forget_keys, inbox,
+            outside.through,
+        )  # fmt: skip
         self.checkpointer_ref = Checkpointer.start_on(
             dispatchers.dedicated("checkpoints"), checkpoints, compaction, parent=root, restartable=True
         )
@@ -172,14 +184,24 @@ class Journaling:
     def check(self, retain: float | None) -> None:
         """Take the first checkpoint, and trim what grew old while nothing ran, or between a checkpoint and a crash."""
         assert self.checkpoints is not None
-        if self.recovery.needs_checkpoint(self._stores):
-            self.checkpoints.take(again=True)
+        if self.recovery.needs_checkpoint(self._stores) or self._watches_other_facts:
+            self._take_first()
         if retain is not None:
             self.checkpointer_ref.tell(CheckpointDue())
 
+    def _take_first(self) -> None:
+        """Raises what the medium has against it: nobody is there yet to be told in another way."""
+        assert self.checkpoints is not None
+        try:
+            self.checkpoints.take(again=True)
+        except ActorDeadError:
+            if self.actor.failure is None:
+                raise
+            raise self.actor.failure from None
+
     def may_restart(self) -> bool:
         """Whether what crashed was the actor, and not the medium."""
-        return not self.actor.failed
+        return self.actor.failure is None
 
     def restart(self) -> None:
         """Start the actor anew: it opens the journal once more, and writes what it had been told and is not on disk.
@@ -194,8 +216,8 @@ class Journaling:
         ]
         live = list(self.intake.open)
         last = self.actor
-        # The effects' actor is restarted, too, and tells anew how its effects end.
-        self.ref.actor_inbox.drain(lambda message: not _is_effect(message))
+        # The effects' actor and the reactor are restarted, too, and tell anew how effects end and what was decided.
+        self.ref.actor_inbox.drain(lambda message: not _is_told_again(message))
         self.ref.restart(
             self._backend, lambda: self._begin_again(live), self._stores, self._dispatchers.timers, told, live
         )
@@ -233,13 +255,13 @@ class Journaling:
         self.ref.actor_inbox.tell(FlushIntake(submission=submission, reply_to=future))
 
 
-def _is_effect(message: Any) -> bool:
-    return isinstance(message, AppendEntry) and isinstance(message.record, EffectRecord)
+def _is_told_again(message: Any) -> bool:
+    return isinstance(message, AppendEntry) and isinstance(message.record, (EffectRecord, ReactionRecord))
 
 
 def _open_runs(recovery: Recovery, submissions: Iterable[Submission[Any]], calls: Iterable[Any]) -> OpenRuns:
     last = recovery.opened.commits_last
     return OpenRuns(
         submissions, calls, recovery.effects.values(), recovery.dead, recovery.dead_runs, recovery.resubmitted,
-        recovery.sequenced.values(), [(run, last) for run in recovery.ended_without_seq],
+        recovery.sequenced.values(), [(run, last) for run in recovery.ended_without_seq], recovery.reactions,
     )  # fmt: skip

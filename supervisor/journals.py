@@ -1,19 +1,22 @@
 """Which journal a program means: from what it passes to a backend.
 
-Owns the forms that `Supervisor(journal)` takes. Nothing is opened here.
+Owns the forms that `Supervisor(journal)` takes, and that no store has the journal's file. Nothing is opened here.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
 from seqtor.actors.journal.contract import Backend
+from seqtor.actors.stores.contract import StoreRef
+from seqtor.actors.stores.files import Files
 from seqtor.messages.errors import RegistrationError
 
-__all__ = ["backend_maker"]
+__all__ = ["backend_maker", "require_apart"]
 
 FORMS = 'a path ("bank.db"), "sqlite:///PATH", "postgresql://...", or None to keep everything in memory'
 
@@ -32,6 +35,26 @@ def backend_maker(journal: Any) -> Callable[[], Backend | None]:
     if hasattr(journal, "append") and hasattr(journal, "open") and hasattr(journal, "place"):
         return lambda: journal
     raise RegistrationError(f"journal {journal!r}: pass {FORMS}")
+
+
+def require_apart(backend: Backend | None, stores: Iterable[StoreRef[Any]]) -> None:
+    """Raise RegistrationError for a store that would write into the journal's file, or take it for one of its own."""
+    file = getattr(backend, "file", None)  # One in memory, or on a server, has none.
+    if file is None:
+        return
+    journal = Path(file).expanduser().resolve()
+    for ref in stores:
+        own = None if ref.spec.own_path is None else ref.spec.own_path.expanduser().resolve()
+        if own == journal:
+            raise RegistrationError(
+                f"store {ref.name!r} has the file {own}, which is the journal's: two copies of SQLite on one file do not "
+                "see each other's locks, and a file that is replaced is lost. Give the store a file of its own"
+            )
+        if own is not None and own in journal.parents and isinstance(ref.spec, Files):
+            raise RegistrationError(
+                f"store {ref.name!r} has the folder {own}, and the journal {journal} is in it: it would be taken for a file "
+                "that somebody edits. Put the journal elsewhere, or give the store a folder of its own"
+            )
 
 
 def _maker_of_text(journal: str) -> Callable[[], Backend]:

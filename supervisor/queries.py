@@ -1,4 +1,4 @@
-"""Queries of what was: commits and runs, newest first, from whoever still knows them.
+"""Queries of what was and is: commits, runs and schedules, newest first, from whoever knows them.
 
 Owns the way from records of the journal to what users are shown. Promises: what is read is held against the hash chain;
 a run looks the same whether the coordinator knows it still or the journal alone.
@@ -6,7 +6,8 @@ a run looks the same whether the coordinator knows it still or the journal alone
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
+from itertools import islice
 from typing import Any
 
 from pydantic_core import to_json
@@ -17,12 +18,27 @@ from seqtor.actors.journal.decoding import error_of
 from seqtor.actors.journal.history import History
 from seqtor.actors.journal.recovery import commit_record
 from seqtor.actors.journal.upcasts import Upcasts
+from seqtor.actors.reactor.deciding import Link
+from seqtor.actors.schedules.plans import calendar_of, described
 from seqtor.messages.errors import RecordedFailure, RegistrationError, Rejected
+from seqtor.messages.events import EventEmitted
+from seqtor.messages.reactions import EventRecord
 from seqtor.messages.records import CommitRecord, RecordedError
 from seqtor.messages.runs import AttemptConflict, RunRecord, State
+from seqtor.messages.schedules import ScheduleRecord, ScheduleState
 from seqtor.messages.triggers import Trigger, UnregisteredTrigger
 
-__all__ = ["PIECE", "RunFilter", "commits", "kept_records", "require_limit", "run_record"]
+__all__ = [
+    "PIECE",
+    "RunFilter",
+    "commits",
+    "events",
+    "kept_records",
+    "next_slots",
+    "require_limit",
+    "run_record",
+    "schedule_records",
+]
 
 PIECE = 1000
 
@@ -76,8 +92,10 @@ def kept_records(
             yield run_record(record, handler_named, upcasts)
 
 
-def run_record(record: CommitRecord, handler_named: Callable[[str], Handler], upcasts: Upcasts) -> RunRecord:
-    """A commit's record as what is known of its run."""
+def run_record(
+    record: CommitRecord, handler_named: Callable[[str], Handler], upcasts: Upcasts, started: tuple[str, ...] = ()
+) -> RunRecord:
+    """A commit's record as what is known of its run; `started` are the runs that reactions have made of it."""
     return RunRecord(
         seq=record.seq,
         id=record.run,
@@ -87,8 +105,8 @@ def run_record(record: CommitRecord, handler_named: Callable[[str], Handler], up
         error=None if record.error is None else _error_text(record.error),
         conflicts=tuple([AttemptConflict(**dict(conflict)) for conflict in record.conflicts]),
         blocked_by=None,
-        caused_by=() if record.cause is None else (record.cause,),
-        causes=tuple([accepted.run for accepted in record.submitted]),
+        caused_by=tuple(record.causes) if record.cause is None else (record.cause,),
+        causes=(*[accepted.run for accepted in record.submitted], *started),
         durable=True,
         submitted_at=record.submitted_at,
         sequenced_at=record.sequenced_at,
@@ -99,6 +117,29 @@ def run_record(record: CommitRecord, handler_named: Callable[[str], Handler], up
         run_number=record.run_number,
         resubmits=record.resubmits,
     )
+
+
+def events(history: History, after: int, last: int, link_of: Callable[[str], Link | None]) -> Iterator[EventRecord]:
+    """The events of after+1..last, newest first, with what reactions made of them."""
+    name = EventEmitted.trigger_name
+    for row in newest_first(history, max(after + 1, history.first), last):
+        if f'"type":"{name}"' not in row.body:  # Most are something else.
+            continue
+        record = commit_record(row, history.place)
+        payload: Any = record.trigger.payload
+        if record.trigger.type != name or record.state is not State.COMMITTED:
+            continue
+        link = link_of(record.run) or Link()
+        yield EventRecord(
+            id=record.run,
+            seq=record.seq,
+            time=record.ended_at,
+            code=payload["code"],
+            payload_json=payload.get("payload_json", "null"),
+            emitter=record.cause,
+            matched=link.matched,
+            started=link.started,
+        )
 
 
 def require_limit(limit: Any) -> int | None:
@@ -141,3 +182,39 @@ def _trigger_name(trigger: Any) -> str:
     if isinstance(trigger, type) and issubclass(trigger, Trigger):
         return trigger.trigger_name
     raise TypeError(f"trigger is a Trigger subclass or the name of one, got {trigger!r}")
+
+
+def schedule_records(
+    states: Mapping[str, ScheduleState], now: float, limit: int | None
+) -> list[tuple[ScheduleRecord, ScheduleState]]:
+    """All schedules, newest first, with the states that they show. What has ended may be among what is under way."""
+    newest_first = sorted(states.items(), key=lambda item: (-item[1].registered_at, item[0]))
+    return [(_schedule_record(name, state, now), state) for name, state in newest_first[:limit]]
+
+
+def next_slots(state: ScheduleState, now: float, count: int) -> list[float]:
+    """The next slots of a schedule, POSIX seconds; none of one that is paused."""
+    if state.paused or state.gone:
+        return []
+    return list(islice(calendar_of(state.plan, state.anchor).slots(max(state.through, now)), count))
+
+
+def _schedule_record(name: str, state: ScheduleState, now: float) -> ScheduleRecord:
+    following = next_slots(state, now, 1)
+    return ScheduleRecord(
+        name=name,
+        trigger=state.trigger.type,
+        payload_json=state.trigger.payload_json,
+        when=described(state.plan),
+        plan=state.plan,
+        paused=state.paused,
+        gone=state.gone,
+        registered_at=state.registered_at,
+        last=state.last,
+        next=following[0] if following else None,
+        started=state.started,
+        under_way=len(state.under_way),
+        queued=len(state.queued),
+        missed_count=state.missed_count,
+        missed=state.missed,
+    )

@@ -49,7 +49,7 @@ class Resubmitting:
         """Submit it. Raises LookupError, AlreadyResubmitted, RegistrationError, TypeError, and what submit raises."""
         letter = _found(running.dead_letters(2 * DEAD_LETTERS_MAX), dead_letter)
         trigger, priority = self._other_try(running, letter)
-        return running.resubmit(self._prepare(trigger, priority), letter)
+        return running.edge.resubmit(self._prepare(trigger, priority), letter)
 
     def _other_try(self, running: RunningSystem, letter: DeadLetterRecord) -> tuple[Trigger[Any], Priority | None]:
         if letter.kind == "effect":

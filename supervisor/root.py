@@ -81,6 +81,7 @@ class Root(Actor):
         timers: Timers,
         seed: int,
         broke_down: Callable[[str, BaseException, str], None],
+        restarted: Callable[[str, BaseException, int], None],
     ) -> None:
         super().__init__()
         self._stores = stores
@@ -89,9 +90,11 @@ class Root(Actor):
         self._timers = timers
         self._random = random.Random(seed)
         self._broke_down = broke_down
+        self._restarted = restarted
         self._states: dict[str, Any] = {}
         self._groups: dict[str, Group] = {}  # By the URN of each of their actors.
         self.gave_up = False
+        self._refused = False  # The start was refused: nothing follows from what is still told.
         self.committer: Any = None
 
     def supervise(self, group: Group) -> None:
@@ -108,6 +111,8 @@ class Root(Actor):
         self._answer_when_complete()
 
     def on_store_recovered(self, message: StoreRecovered) -> None:
+        if self._refused:
+            return
         if self._recovered.is_set():
             self.committer.tell(message)
             return
@@ -125,6 +130,8 @@ class Root(Actor):
 
     def on_actor_crashed(self, message: ActorCrashed) -> None:
         group = self._groups.get(message.urn)
+        if self._refused:
+            return
         if not self._recovered.is_set():
             self._refuse_to_start(f"{message.actor} crashed", message.error)
         elif group is None:
@@ -167,6 +174,7 @@ class Root(Actor):
             group.waits = False
             group.restarts += 1
             group.restart(message.message)
+            self._restarted(message.message.actor, message.message.error, group.restarts)
 
     def _give_up(self, actor: str, error: BaseException, why: str) -> None:
         self.gave_up = True
@@ -188,6 +196,7 @@ class Root(Actor):
         if not self._recovered.is_set():
             error = RegistrationError(f"{what}: {type(cause).__name__}: {cause}")
             error.__cause__ = cause
+            self._refused = True
             self._recovered.set_exception((RegistrationError, error, None))
 
     def _answer_when_complete(self) -> None:

@@ -12,9 +12,9 @@ import os
 import pathlib
 import tomllib
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
-from pydantic import BeforeValidator, Field, ValidationError
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from seqtor.actors.handlers import did_you_mean
 from seqtor.actors.registering import registering
@@ -35,6 +35,11 @@ def seconds(value: float | datetime.timedelta, name: str = "duration") -> float:
 
 def _as_seconds(value: Any) -> Any:
     return value.total_seconds() if isinstance(value, datetime.timedelta) else value
+
+
+def _off_is_none(value: Any) -> Any:
+    """The environment and TOML have no None."""
+    return None if value == "off" else value
 
 
 Duration = Annotated[float, BeforeValidator(_as_seconds), Field(ge=0, allow_inf_nan=False)]
@@ -74,8 +79,11 @@ class Settings(FrozenModel):
     stop_grace: Duration = 30.0
     """How long `stop()` lets accepted triggers end."""
 
-    head_warning: Duration | None = Field(default=None, gt=0)
-    """How long a run may hold up others behind it before a log line names it; None: no line."""
+    head_warning: Annotated[Annotated[Duration, Field(gt=0)] | None, BeforeValidator(_off_is_none)] = 5.0
+    """How long a run may hold up others behind it before a log line names it; None or "off": no line.
+
+    On simulated dispatchers only if it is given: its timers would be a part of the simulation.
+    """
 
     records_max: int = Field(default=100_000, ge=1)
     """Run records that are kept at hand; the oldest are forgotten first."""
@@ -92,6 +100,16 @@ class Settings(FrozenModel):
     control: str = Field(default="auto", min_length=1)
     """Where other processes talk to the system: the path of a local socket, "off", or "auto": beside a journal file."""
 
+    @model_validator(mode="wrap")
+    @classmethod
+    def _require_known_names(cls, given: Any, make: Any) -> Any:
+        """A name that is no setting is refused with the nearest that is one."""
+        if isinstance(given, dict):
+            for name in given:
+                if name not in cls.model_fields:
+                    raise RegistrationError(_unknown(str(name)))
+        return make(given)
+
     if TYPE_CHECKING:
         # Type checkers take a field's type for what may be passed; durations may be passed as timedeltas too.
         def __init__(
@@ -105,7 +123,7 @@ class Settings(FrozenModel):
             deadline: float | datetime.timedelta = ...,
             deadline_completion: float | datetime.timedelta = ...,
             stop_grace: float | datetime.timedelta = ...,
-            head_warning: float | datetime.timedelta | None = ...,
+            head_warning: float | datetime.timedelta | Literal["off"] | None = ...,
             records_max: int = ...,
             restart_intensity: int = ...,
             restart_period: float | datetime.timedelta = ...,
@@ -138,9 +156,7 @@ class Settings(FrozenModel):
                 if name not in cls.model_fields:
                     del accepted[name]
                     with registering():
-                        known = ", ".join(cls.model_fields)
-                        hint = did_you_mean(str(name), cls.model_fields)
-                        raise RegistrationError(f"{source}: there is no setting {name!r}{hint}; settings are {known}")
+                        raise RegistrationError(f"{source}: {_unknown(str(name))}")
             try:
                 cls(**{**merged, **accepted})
             except ValidationError as error:
@@ -151,6 +167,11 @@ class Settings(FrozenModel):
                         raise RegistrationError(f"{source}: {name}={each['input']!r}: {each['msg']}") from error
             merged.update(accepted)
         return cls(**merged)
+
+
+def _unknown(name: str) -> str:
+    known = ", ".join(Settings.model_fields)
+    return f"there is no setting {name!r}{did_you_mean(name, Settings.model_fields)}; settings are {known}"
 
 
 def _from_environ(environ: Mapping[str, str]) -> dict[str, str]:

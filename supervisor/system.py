@@ -1,6 +1,7 @@
 """`Supervisor`: the facade that programs use.
 
-Owns registration, the checks of what users pass, and the verbs. Everything that runs is behind it, in `core`.
+Owns what is registered, the life of the system, and the verbs. Everything that runs is behind it, in `core`; the decorators
+and the queries are beside it, in `registrations` and `inspection`.
 """
 
 from __future__ import annotations
@@ -9,11 +10,10 @@ import asyncio
 import datetime
 import os
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager
-from itertools import islice
+from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Literal, Self, TypeVar, overload
+from typing import Any, Self, TypeVar, overload
 
 from loguru import logger
 from pydantic import BaseModel
@@ -21,64 +21,52 @@ from pydantic import BaseModel
 from seqtor.actors.dead_letters import carry_out_again
 from seqtor.actors.dispatchers.contract import Dispatchers
 from seqtor.actors.dispatchers.threaded import ThreadedDispatchers
-from seqtor.actors.effects import EffectFunctions, make_effect_function
-from seqtor.actors.footprints import Declare, footprint_of
-from seqtor.actors.handlers import (
-    Handler,
-    Handlers,
-    did_you_mean,
-    event_time_of,
-    make_handler,
-    require_kept,
-    require_payload,
-    require_priority,
-    require_trigger_type,
-)
+from seqtor.actors.effects import EffectFunction, EffectFunctions
+from seqtor.actors.footprints import footprint_of
+from seqtor.actors.handlers import Handlers, did_you_mean, make_handler
 from seqtor.actors.journal.contract import Backend
-from seqtor.actors.journal.history import History, history_of
-from seqtor.actors.journal.recovery import commit_record
 from seqtor.actors.journal.upcasts import Upcast, Upcasts
 from seqtor.actors.not_before import not_before
 from seqtor.actors.processes.opening import require_all_found
+from seqtor.actors.reactor import Reactions
+from seqtor.actors.reactor.alarms import watch_dead_letters
+from seqtor.actors.reactor.ticks import schedules_of
+from seqtor.actors.reconciling import DEADLINE_S, Reconciling, reconciliation_of, reconciliations
 from seqtor.actors.registering import registering, require_not_collecting
 from seqtor.actors.resources import ResourceRef
-from seqtor.actors.retries import Retry
+from seqtor.actors.schedules.plans import CATCH_UP_MAX
 from seqtor.actors.stores.contract import StoreRef, StoreSpec
 from seqtor.actors.submissions import Intake, Submission, require_key
 from seqtor.actors.transactions import current_transaction_or_none
+from seqtor.around import NOTHING, Around
 from seqtor.batches import Batch
 from seqtor.control.opening import closing_control, open_control
 from seqtor.control.server import ControlServer
 from seqtor.core import RunningSystem
 from seqtor.endings import Ending, Life
-from seqtor.journals import backend_maker
+from seqtor.inspection import Inspection
+from seqtor.journals import backend_maker, require_apart
+from seqtor.known import KnownTriggers
+from seqtor.messages.conditions import AnyCondition, parts_of
+from seqtor.messages.derived import ReconcileDerived
 from seqtor.messages.effects import DeadLetterRecord
-from seqtor.messages.errors import NotRunning, RegistrationError, UnknownTrigger, UseTransaction, WouldDeadlock
+from seqtor.messages.errors import NotRunning, RegistrationError, UseTransaction, WouldDeadlock
 from seqtor.messages.events import EventEmitted, make_event, take_event
-from seqtor.messages.records import CommitRecord
+from seqtor.messages.outside import OutsideEdit
 from seqtor.messages.resubmissions import EffectResubmitted
-from seqtor.messages.runs import ConflictReport, RunRecord, State, Stats
+from seqtor.messages.schedules import Misfire, Overlap
 from seqtor.messages.triggers import Priority, Trigger
-from seqtor.queries import PIECE, RunFilter, commits, kept_records, require_limit, run_record
-from seqtor.registry import (
-    Bundle,
-    EffectDecorator,
-    HandlerDecorator,
-    Resources,
-    Stores,
-    deadline_seconds,
-    execute_method_of,
-    self_executing,
-)
-from seqtor.replay import Program, Progress, ReplayReport, replay, require_range
+from seqtor.outside import adopting
+from seqtor.registrations import Bundle, Registrations
+from seqtor.registry import Resources, Stores, deadline_seconds
 from seqtor.resubmitting import Resubmitting
+from seqtor.schedules import ScheduleRef, Schedules
 from seqtor.settings import Settings, seconds
 from seqtor.snapshots import Snapshot
 from seqtor.tree.handles import ChildHandle
 from seqtor.tree.running import SupervisorRef
 from seqtor.tree.specs import ChildSpec, SupervisorSpec
 from seqtor.tree.users import UserTrees
-from seqtor.tree.view import Tree
 from seqtor.tree.window import Restart
 
 __all__ = ["Supervisor"]
@@ -91,7 +79,7 @@ ValueT = TypeVar("ValueT")
 USE_TX_SUBMIT = "tx.submit(...) hands it in together with the commit"
 
 
-class Supervisor:
+class Supervisor(Registrations, Inspection):
     """A system: stores, handlers, and the actors that execute triggers in one total order.
 
     `journal` is where everything is kept: None or "memory:" for this process only, a path or `sqlite:///PATH`,
@@ -101,6 +89,8 @@ class Supervisor:
 
     Raises RegistrationError for a journal or a setting that will not do.
     """
+
+    _writes_outside = True  # Stores that keep something outside do so; not in a test of the program.
 
     def __init__(
         self,
@@ -116,18 +106,25 @@ class Supervisor:
         self.name = name
         self.settings = Settings.load(settings)
         self._make_dispatchers = dispatchers or (lambda loaded: ThreadedDispatchers(loaded.threads, name))
-        self._handlers = Handlers()
+        self._stores = Stores(self._seq_of)
+        self._known = KnownTriggers(self.settings.deadline)
         self._handlers.add(make_handler(EventEmitted, take_event))
         self._handlers.add(make_handler(EffectResubmitted, carry_out_again))
+        self._handlers.add_default(make_handler(OutsideEdit, adopting(lambda: self._stores.refs)))
         self._upcasts = Upcasts()
-        self._journaled = False
-        self._stores = Stores(self._seq_of)
         self._effects = EffectFunctions()
         self._resources = Resources()
+        self._schedules = Schedules(self)
+        self._schedules.add_handlers(self._handlers.add)
+        self._handlers.add(
+            make_handler(ReconcileDerived, Reconciling(lambda: self._stores.refs).reconcile, deadline_s=DEADLINE_S)
+        )
+        self._reactions = Reactions()
         self._running: RunningSystem | None = None
-        self._users = UserTrees()
+        self._users = UserTrees(self._tell_restarted)
         self._control: ControlServer | None = None
         self._replaying: Intake | None = None
+        self._around: Around = NOTHING
         self._stopped = False
         self._log = logger.bind(actor="system")
 
@@ -148,7 +145,8 @@ class Supervisor:
         Raises RegistrationError if the name is taken, the recipe will not do, or the system has been started.
         """
         with registering():
-            self._require_not_started("store")
+            self._require_open("store")
+            reconciliation_of(name, spec)  # Raises for a duration that will not do.
             return self._stores.add(name, spec, restart, shutdown)
         return StoreRef(str(name), -1, spec, self._seq_of)
 
@@ -157,82 +155,57 @@ class Supervisor:
         """The registered stores by name."""
         return MappingProxyType({ref.name: ref for ref in self._stores.refs})
 
-    def on(
+    @property
+    def _every_store(self) -> tuple[StoreRef[Any], ...]:
+        """The registered stores, and the library's own behind them."""
+        return (*self._stores.refs, self._schedules.store_behind(self._stores.refs))
+
+    def schedule(
         self,
-        trigger_type: type[TriggerT],
+        trigger: Trigger[Any],
         *,
+        cron: str | None = None,
+        every: float | datetime.timedelta | None = None,
+        at: datetime.datetime | None = None,
+        name: str | None = None,
+        timezone: str = "UTC",
+        misfire: Misfire = "latest",
+        catch_up_max: int = CATCH_UP_MAX,
+        overlap: Overlap = "skip",
+        jitter: float | datetime.timedelta | None = None,
+        start: datetime.datetime | None = None,
+        end: datetime.datetime | None = None,
+        grace: float | datetime.timedelta | None = None,
         priority: Priority | None = None,
-        deadline: float | datetime.timedelta | None = None,
-        version: int = 1,
-        retry: Retry | None = None,
-        executor: str = "thread",
-        sequence: Literal["arrival", "completion"] = "arrival",
-        rate: float | None = None,
-        writes: Declare | None = None,
-        coalesce: Callable[[TriggerT], str | None] | None = None,
-        merge: Callable[[TriggerT, TriggerT], TriggerT] | None = None,
-    ) -> HandlerDecorator[TriggerT]:
-        """Register the function below as the handler of a trigger type; sync or async, called with (trigger, tx).
+    ) -> ScheduleRef:
+        """Have a trigger submitted at certain times; before or after the start. `tx.scheduled_for` is the slot's own time.
 
-        `priority` is the default for this type. `deadline` is the handler time of one attempt; after it the run ends
-        with `DeadlineExceeded`. `version` is recorded with each run; `verify` skips records of another version, so count
-        it up when the handler is to do something else than before. `retry` makes a new run, with a new seq, of one that
-        raised an instance of `Retry.on`, or passed its deadline if `on` names `DeadlineExceeded` or a base of it (the
-        default does); never of one that was rejected. Without it nothing is retried. `executor="process"` executes a plain
-        function in a worker process, for what computes: it must be importable by its name. `sequence="completion"` is for
-        agents and other long work: a run executes outside of the order, on one snapshot, and gets its seq when it has
-        finished (docs/how-to/agents.md). `rate` is how many runs of this type may begin in a second; further triggers wait
-        in the queue, and others go before them.
+        Give one of `cron` (5 fields, or a sixth for seconds at the end, on the clocks of `timezone`), `every` (seconds or a
+        timedelta, counted from `start`, or else from the registration) and `at` (one moment). The first slot is the next
+        one after the registration. `name` is its identity, in the journal too (default: the trigger's type and the line):
+        a changed line begins anew, one that the program does not register any more is paused and reported.
 
-        `coalesce` gives the key (a str, or None) of a trigger: those that wait under one key become one run, of the newest
-        by event time, or of what `merge(old, new)` makes of them; every submission gets its outcome.
+        A slot that is more than `grace` (default 30 s) late was missed, because the system was down, or its machine
+        suspended: `misfire` says which of those are made up for, "all" (the newest `catch_up_max`), "latest", "earliest" or
+        "skip". `overlap` says what becomes of a slot while an earlier run has not ended: "skip", "queue" (`catch_up_max`
+        of them) or "parallel". A slot that starts nothing is recorded, and told as the event `seqtor.missed_slot`. `jitter`
+        delays each slot by up to so many seconds, the same in every process; slots before `start` or behind `end` do not
+        exist.
 
-        `writes` declares all that the handler may write: a list of stores, or a function of the trigger that returns stores
-        and (store, key) pairs. Then later runs that touch nothing of it need not wait for this one, and it waits for the
-        earlier ones that may write the same before it executes, instead of executing twice. The function is called where
-        the trigger is handed in, and must say the same for the same trigger. A run that writes anything else ends as failed,
-        with `FootprintViolation`.
-
-        Raises RegistrationError for a wrong signature, a second handler, a mutable payload, a policy that retries
-        `Rejected`, an executor that cannot be, a `writes` that names no stores of this system.
+        After the start it returns when the registration is durable; a schedule that the program has registered under the
+        `name` before is replaced, which the log says. Raises RegistrationError that says what is wrong, also for one that
+        would never be due (at the start that is a warning in the log), after the start UnknownTrigger, too; UseTransaction
+        inside a handler.
         """
-        with registering():
-            require_trigger_type(trigger_type)
-        return HandlerDecorator(
-            lambda function: self._register(
-                trigger_type,
-                function,
-                priority,
-                deadline,
-                version,
-                retry,
-                executor,
-                sequence,
-                rate,
-                writes,
-                coalesce,
-                merge,
-            )
-        )
+        options = {
+            "cron": cron, "every": every, "at": at, "timezone": timezone, "misfire": misfire, "catch_up_max": catch_up_max,
+            "overlap": overlap, "jitter": jitter, "start": start, "end": end, "grace": grace,
+        }  # fmt: skip
+        return self._schedules.register(trigger, name, priority, options)
 
-    def effect(self, name: str, *, retry: Retry | None = None) -> EffectDecorator:
-        """Register the function below as what carries out an effect; sync or async, called with (context, payload).
-
-        It runs when a commit that released it with `tx.effect(function, payload)` is durable, at least once, with the
-        same `context.key` at every try. A Trigger that it returns is submitted exactly once. What it raises is tried
-        again as `retry` says (default: `Retry(10)`), then it is a dead letter. `name` is its name in the journal.
-
-        Raises RegistrationError for a name that is taken, a wrong signature, a payload that cannot be kept as JSON.
-        """
-        with registering():
-            self._require_not_started("effect")
-
-        def register(function: Any, local_names: Mapping[str, Any]) -> None:
-            with registering():
-                self._require_not_started("effect")
-                self._effects.add(make_effect_function(name, function, retry, local_names))
-
-        return EffectDecorator(register)
+    def schedule_named(self, name: str) -> ScheduleRef:
+        """The schedule of this name, also one of an earlier program; its verbs raise LookupError if there is none."""
+        return ScheduleRef(self._schedules, name)
 
     @overload
     def resource(  # An async one first: what is both is used as an async one.
@@ -249,7 +222,7 @@ class Supervisor:
         not do.
         """
         with registering():
-            self._require_not_started("resource")
+            self._require_open("resource")
             return self._resources.add(name, opener)
         return ResourceRef(str(name), -1, opener)
 
@@ -260,7 +233,7 @@ class Supervisor:
         or has another version, and returns the dict that fits. Raises RegistrationError for a second one.
         """
         with registering():
-            self._require_not_started("upcast")
+            self._require_open("upcast")
             if not (isinstance(model, type) and issubclass(model, BaseModel)):
                 raise RegistrationError(f"upcast() takes a stored model or a trigger type, got {model!r}")
 
@@ -297,40 +270,37 @@ class Supervisor:
         if not isinstance(bundle, Bundle):
             raise RegistrationError(f"include() takes a Bundle, got {bundle!r}")
         for trigger_type, function, options in bundle.registrations:
-            self._register(trigger_type, function, **options)
+            with registering():
+                self._take_handler(trigger_type, function, options)
         for effect in bundle.effects:
             with registering():
-                self._require_not_started("effect")
-                self._effects.add(effect)
+                self._require_open("effect")
+                self._take_effect(effect)
+        for condition, reaction, options in bundle.reactions:
+            with registering():
+                self._require_open("when")
+                self._take_reaction(condition, reaction, options)
+        for registered in bundle.schedules:
+            with registering():
+                self._require_open("schedule of a bundle")
+                self._schedules.declare(registered)
 
-    def _register(
-        self,
-        trigger_type: type[Trigger[Any]],
-        function: Any,
-        priority: Priority | None,
-        deadline: float | datetime.timedelta | None,
-        version: int,
-        retry: Retry | None,
-        executor: str = "thread",
-        sequence: str = "arrival",
-        rate: float | None = None,
-        writes: Declare | None = None,
-        coalesce: Callable[[Any], str | None] | None = None,
-        merge: Callable[[Any, Any], Any] | None = None,
-    ) -> None:
-        with registering():
-            self._require_not_started("on")
-            settings = self.settings
-            default_s = settings.deadline_completion if sequence == "completion" else settings.deadline
-            deadline_s = deadline_seconds(deadline, default_s)
-            footprint = footprint_of(trigger_type.__name__, writes, self._stores.refs)
-            handler = make_handler(
-                trigger_type, function, priority=priority, deadline_s=deadline_s, version=version, retry=retry,
-                executor=executor, sequence=sequence, rate=rate, footprint=footprint, coalesce=coalesce, merge=merge,
-            )  # fmt: skip
-            self._handlers.add(handler)
+    def _take_handler(self, trigger_type: type[Trigger[Any]], function: Any, options: Mapping[str, Any]) -> None:
+        self._require_open("on")
+        settings = self.settings
+        default_s = settings.deadline_completion if options["sequence"] == "completion" else settings.deadline
+        taken = {**options, "deadline_s": deadline_seconds(options["deadline"], default_s)}
+        taken["footprint"] = footprint_of(trigger_type.__name__, options["writes"], self._stores.refs)
+        del taken["deadline"], taken["writes"]
+        self._handlers.add(make_handler(trigger_type, function, **taken))
 
-    def _require_not_started(self, verb: str) -> None:
+    def _take_effect(self, effect: EffectFunction) -> None:
+        self._effects.add(effect)
+
+    def _take_reaction(self, condition: AnyCondition, function: Any, options: Mapping[str, Any]) -> None:
+        self._reactions.add(condition, function, **options)
+
+    def _require_open(self, verb: str) -> None:
         if self._running is not None or self._stopped:
             raise RegistrationError(f"{verb}() comes before the start: register everything, then start the system")
 
@@ -347,18 +317,25 @@ class Supervisor:
         if self._running is not None:
             raise RegistrationError(f"{self.name!r} runs already")
         require_all_found(self._handlers)
-        dispatchers = self._make_dispatchers(self.settings)
-        stores = tuple(self._stores.refs)
+        self._require_known_in_reactions()
+        stores = self._every_store
         backend = self._make_backend()
+        require_apart(backend, stores)
+        dispatchers = self._make_dispatchers(self.settings)
         if backend is not None:
-            self._journaled = True
+            self._known.journaled = True
             for ref in stores:
                 ref.spec.prepare_for_journal(self._upcasts)
         self._running = RunningSystem(
-            self.name, self.settings, stores, self._handlers, self._prepare, self._find_handler, self._upcasts, backend,
-            dispatchers, self._effects, tuple(self._resources.refs),
+            self.name, self.settings, stores, self._handlers, self._known.prepare, self._known.find, self._upcasts, backend,
+            dispatchers, self._effects, tuple(self._resources.refs), self._reactions,
+            writes_outside=self._writes_outside, around=self._around,
         )  # fmt: skip
         try:
+            self._running.begin_outside()
+            self._running.schedules.note_open()
+            self._schedules.reconcile([*schedules_of(self._reactions), *reconciliations(self._stores.refs)])
+            self._running.schedules.begin()
             self._users.start(dispatchers)
             if dispatchers.driver is None:  # A simulated system has one thread, which cannot wait for other processes.
                 self._control = open_control(self, backend)
@@ -367,6 +344,25 @@ class Supervisor:
             raise
         self._log.info("{}: started: {}", self.name, self._running.standing())
         return self
+
+    def _require_known_in_reactions(self) -> None:
+        """Raise RegistrationError if a reaction waits for what cannot happen here."""
+        for error in self._unknown_in_reactions():
+            raise error
+
+    def _unknown_in_reactions(self) -> Iterator[RegistrationError]:
+        """An error for each thing that a reaction waits for and that cannot happen here."""
+        watch_dead_letters(self._reactions)
+        for reaction in self._reactions:
+            for condition in parts_of(reaction.condition):
+                kind, where = condition.trigger_type, f"the reaction {reaction.name!r} waits for {condition}"
+                if kind is not None and kind not in self._known:
+                    near = did_you_mean(kind.trigger_name, (handler.name for handler in self._handlers))
+                    yield RegistrationError(f"{where}, but no handler is registered for {kind.__name__}{near}")
+                elif kind is not None:
+                    self._known.find(kind.trigger_name)
+                if condition.kind == "effect" and condition.name not in {*self._effects.names, "*"}:
+                    yield RegistrationError(f"{where}, but no effect is registered under that name")
 
     def stop(self, grace: float | datetime.timedelta | None = None) -> None:
         """Refuse new work, let what was accepted end within `grace`, stop the actors in reverse order.
@@ -442,11 +438,11 @@ class Supervisor:
         full, NotRunning before the start and after the stop, UseTransaction inside a handler.
         """
         self._refuse_inside_handler("submit", UseTransaction, USE_TX_SUBMIT)
-        running, prepared = self._require_running(), self._prepare(trigger, priority)
+        running, prepared = self._require_running(), self._known.prepare(trigger, priority)
         wait = None if delay is None and at is None else not_before(delay, at)
         if idempotency_key is None:
-            return running.submit([prepared], not_before=wait)[0]
-        return running.submit_once(prepared, require_key(idempotency_key), wait)
+            return running.edge.submit([prepared], not_before=wait)[0]
+        return running.edge.submit_once(prepared, require_key(idempotency_key), wait)
 
     def submit_many(
         self,
@@ -460,8 +456,8 @@ class Supervisor:
         self._refuse_inside_handler("submit_many", UseTransaction, USE_TX_SUBMIT)
         if isinstance(triggers, Trigger):
             raise TypeError("submit_many() takes an iterable of triggers; hand a single one in with submit()")
-        prepared = Batch(self._prepare(trigger, priority) for trigger in triggers)
-        return self._require_running().submit(prepared, not_before=not_before(delay, at))
+        prepared = Batch(self._known.prepare(trigger, priority) for trigger in triggers)
+        return self._require_running().edge.submit(prepared, not_before=not_before(delay, at))
 
     def tell(
         self,
@@ -514,7 +510,7 @@ class Supervisor:
         if not isinstance(reason, str) or not reason:
             raise TypeError(f"abort() takes the reason (a non-empty string) for the record, got {reason!r}")
         self._refuse_inside_handler("abort", WouldDeadlock, "abort from outside; a handler ends itself with Rejected")
-        self._require_running().abort(seq, reason)
+        self._require_running().asking.abort(seq, reason)
 
     def resubmit(self, dead_letter: DeadLetterRecord | str) -> Submission[Any]:
         """Submit what was given up once more: an entry of `dead_letters()`, or its id.
@@ -526,7 +522,7 @@ class Supervisor:
         what `submit` raises, UseTransaction inside a handler.
         """
         self._refuse_inside_handler("resubmit", UseTransaction, "submit a trigger of your own with tx.submit(...)")
-        again = Resubmitting(self._prepare, self._handler_named, self._upcasts, self._effects)
+        again = Resubmitting(self._known.prepare, self._known.named, self._upcasts, self._effects)
         return again.resubmit(self._require_running(), dead_letter)
 
     def snapshot(self, seq: int | None = None) -> Snapshot:
@@ -546,231 +542,22 @@ class Supervisor:
         )
         return Snapshot(seq, running.states_at(seq), refs)
 
-    # Queries ---------------------------------------------------------------------------------------------------------
-
-    def stats(self) -> Stats:
-        """The system's figures at this moment; after the stop, those of the stop."""
-        return self._require_running().stats()
-
-    def record(self, seq: int) -> RunRecord:
-        """What is known of the run at `seq`; with a journal, of any seq that it keeps.
-
-        Raises LookupError for a seq that was not given yet, or is forgotten.
-        """
-        if isinstance(seq, bool) or not isinstance(seq, int):
-            raise TypeError(f"record() takes a seq (an int from 1), got {seq!r}")
-        running = self._require_running()
-        found = running.record(seq)
-        if found is None and seq > 0 and not running.in_memory:
-            with self._history() as (history, through):
-                for row in history.rows(seq, min(seq, through)):
-                    return run_record(commit_record(row, history.place), self._handler_named, self._upcasts)
-        if found is None:
-            raise LookupError(
-                f"there is no record of seq {seq}: seqs start at 1; it was not given yet, or is older than the "
-                f"{self.settings.records_max} records that are kept (records_max)"
-            )
-        return found
-
-    def runs(
-        self,
-        *,
-        state: State | str | Iterable[State | str] | None = None,
-        trigger: type[Trigger[Any]] | str | None = None,
-        limit: int | None = 100,
-    ) -> list[RunRecord]:
-        """Runs that have a seq, newest first: those in a state (or one of several), of a trigger type, at most `limit`.
-
-        With a journal also those of earlier processes. A trigger whose type is not registered any more is an
-        `UnregisteredTrigger`. Raises TypeError for a state or a trigger that there cannot be, WouldDeadlock inside a
-        handler.
-        """
-        self._refuse_inside_handler("runs", WouldDeadlock, "ask from outside")
-        running, limit = self._require_running(), require_limit(limit)
-        wanted = RunFilter(state, trigger)
-        return list(islice(self._wanted_runs(running, wanted), limit))
-
-    def _wanted_runs(self, running: RunningSystem, wanted: RunFilter) -> Iterator[RunRecord]:
-        before: int | None = None
-        while known := running.runs(before, PIECE):
-            yield from filter(wanted.takes, known)
-            before = known[-1].seq
-        if not running.in_memory:
-            with self._history() as (history, through):
-                last = through if before is None else min(through, before - 1)
-                yield from kept_records(history, last, wanted, self._handler_named, self._upcasts)
-
-    def commits(
-        self, after: int = 0, limit: int | None = None, *, oldest_first: bool = False
-    ) -> Iterator[CommitRecord]:
-        """The records of the durable commits after a seq, newest first, at most `limit`; read as they are asked for.
-
-        With `oldest_first`, `limit` counts from `after` on: to go on where one has stopped. Before the start and after
-        the stop the journal is opened for reading until the iterator is exhausted or closed. Raises JournalCorrupted for
-        a record that is not what was written, WouldDeadlock inside a handler.
-        """
-        self._refuse_inside_handler("commits", WouldDeadlock, "ask from outside")
-        if isinstance(after, bool) or not isinstance(after, int) or after < 0:
-            raise TypeError(f"commits() takes the seq after which to begin (an int from 0), got {after!r}")
-        limit = require_limit(limit)
-
-        def records() -> Iterator[CommitRecord]:
-            with self._history() as (history, through):
-                yield from commits(history, after, through, limit, oldest_first=oldest_first)
-
-        return records()
-
-    def tree(self) -> Tree:
-        """The supervision tree as it is now: every actor with its state, its restarts and what waits in its mailbox."""
-        running, control = self._running, self._control
-        runtime: tuple[Tree, ...] = () if running is None else running.trees()
-        edge = () if control is None else (control.tree(),)
-        return Tree(
-            name=self.name, kind="supervisor", state=self.life.value, children=(*runtime, *self._users.trees(), *edge)
-        )  # fmt: skip
-
-    def conflicts(self) -> ConflictReport:
-        """Hottest keys, handler pairs that collide, executions wasted; of runs that have ended."""
-        return self._require_running().conflicts()
-
-    def dead_letters(self, limit: int = 100) -> list[DeadLetterRecord]:
-        """What was given up after its last try, runs and effects, newest first, at most `limit`; from before a restart,
-        too. `resubmit` takes an entry of it.
-        """
-        if isinstance(limit, bool) or not isinstance(limit, int) or limit < 0:
-            raise TypeError(f"dead_letters() takes a limit (an int from 0), got {limit!r}")
-        return self._require_running().dead_letters(limit)
-
-    # Replay ----------------------------------------------------------------------------------------------------------
-
-    def replay(
-        self,
-        first: int = 1,
-        last: int | None = None,
-        *,
-        workers: int = 1,
-        shuffle: int | None = None,
-        progress: Callable[[int, int], None] | None = None,
-    ) -> ReplayReport:
-        """Execute the runs of a range of seqs again and compare what they give with the journal; nothing is written.
-
-        Each handler gets the state as of its place in the order and its recorded inputs; recorded calls are not made,
-        effects not carried out. `workers` threads execute in any order, which `shuffle` seeds: the report is the same.
-        Works on a running system, and before the start and after the stop on its journal. `progress` is called with
-        (seq, last) now and then. Raises ReplayDiverged for the first run that ends in another way, LookupError for seqs
-        that are not kept or not durable yet, RegistrationError for a trigger type that is not registered any more,
-        WouldDeadlock inside a handler.
-        """
-        self._refuse_inside_handler("replay", WouldDeadlock, "replay from outside")
-        with self._history() as (history, through):
-            first, last = require_range(history, through, first, last)
-            return self._replay(history, first, last, workers, shuffle, progress)
-
-    def verify(
-        self,
-        *,
-        workers: int = 1,
-        shuffle: int | None = None,
-        progress: Callable[[int, int], None] | None = None,
-    ) -> ReplayReport:
-        """Execute everything that the journal keeps again and compare. As `replay`, from the oldest record on."""
-        self._refuse_inside_handler("verify", WouldDeadlock, "verify from outside")
-        with self._history() as (history, through):
-            return self._replay(history, history.first, through, workers, shuffle, progress)
-
-    def _replay(
-        self, history: History, first: int, last: int, workers: int, shuffle: int | None, progress: Progress | None
-    ) -> ReplayReport:
-        if self._running is not None:
-            intake = self._running.intake
-        else:
-            intake = self._replaying = self._replaying or Intake("replay", None, lambda _, future: future.set(None))
-        program = Program(
-            stores=tuple(self._stores.refs),
-            handler_named=self._handler_named,
-            upcasts=self._upcasts,
-            effects=self._effects,
-            resources=tuple(self._resources.refs),
-            prepare=self._prepare,
-            intake=intake,  # By it a transaction is known to be of this system, so that verbs are refused as they were.
-        )
-        return replay(program, history, first, last, workers=workers, shuffle=shuffle, progress=progress)
-
-    @contextmanager
-    def _history(self) -> Iterator[tuple[History, int]]:
-        """What was, and the last seq of it: of the running system, or of its journal, opened for reading."""
-        running = self._running
-        if running is not None and (running.in_memory or not self._stopped):
-            yield running.history, running.recorded_through
-            return
-        backend = self._make_backend()
-        if backend is None:
-            raise NotRunning(
-                f"{self.name!r} keeps everything in memory and is not started: there is nothing to look at"
-            )
-        for ref in self._stores.refs:
-            ref.spec.prepare_for_journal(self._upcasts)
-        opened = backend.open(write=False)
-        try:
-            yield history_of(backend, opened, tuple(self._stores.refs)), opened.commits_through
-        finally:
-            backend.close()
-
-    # What was passed -------------------------------------------------------------------------------------------------
-
-    def _prepare(
-        self, trigger: Trigger[Any], priority: Priority | None
-    ) -> tuple[Trigger[Any], Handler, int, float | None]:
-        handler = self._handler_of(trigger)
-        if handler.unknown_fields:
-            require_payload(trigger, handler)
-        own_time = event_time_of(trigger) if handler.has_event_time else None
-        if self._journaled and not handler.comes_back:
-            require_kept(trigger, handler)
-        chosen = handler.priority if priority is None else int(require_priority(priority, TypeError))
-        return trigger, handler, chosen, own_time
-
-    def _handler_of(self, trigger: Trigger[Any]) -> Handler:
-        try:
-            return self._handlers.of(trigger)
-        except UnknownTrigger:
-            function = execute_method_of(type(trigger)) if isinstance(trigger, Trigger) else None
-            if function is None:
-                raise
-        handler = make_handler(type(trigger), function, deadline_s=self.settings.deadline)
-        return self._handlers.add_once(handler)
-
-    def _handler_named(self, name: str) -> Handler:
-        """The handler of a trigger type by its name in the journal. Raises RegistrationError."""
-        handler = self._handlers.find(name)
-        if handler is not None:
-            return handler
-        kind = self_executing(name)
-        if kind is None:
-            raise RegistrationError(
-                f"the journal holds runs of the trigger {name!r}, for which the program registers no handler: register "
-                f"it again{did_you_mean(name, (handler.name for handler in self._handlers))}"
-            )
-        return self._handlers.add_once(make_handler(kind, execute_method_of(kind), deadline_s=self.settings.deadline))
+    @property
+    def _handlers(self) -> Handlers:
+        return self._known.handlers
 
     def trigger_type(self, name: str) -> type[Trigger[Any]]:
         """The trigger type of this name that the system takes. Raises UnknownTrigger."""
-        handler = self._handlers.find(name)
-        kind = self_executing(name) if handler is None else handler.trigger_type
-        if kind is None:
-            known = [handler.name for handler in self._handlers]
-            raise UnknownTrigger(f"the system has no trigger type {name!r}{did_you_mean(name, known)}")
-        return kind
-
-    def _find_handler(self, name: str) -> None:
-        """Register the trigger type of this name, found in a journal, if a class carries its own `execute`."""
-        kind = self_executing(name)
-        if kind is not None and kind not in self._handlers:
-            function = execute_method_of(kind)
-            self._handlers.add_once(make_handler(kind, function, deadline_s=self.settings.deadline))
+        return self._known.trigger_type(name)
 
     def _require_running(self) -> RunningSystem:
         if self._running is None:
+            transaction = current_transaction_or_none()
+            if transaction is not None and transaction.is_remote:
+                raise NotRunning(
+                    f"{self.name!r} runs in the process that has started it, not in this worker process: what a handler "
+                    'needs of it comes from tx or with the trigger; look from outside, or use executor="thread"'
+                )
             fate = "was stopped" if self._stopped else "is not started: with system: ... or system.start()"
             raise NotRunning(f"{self.name!r} {fate}")
         return self._running
@@ -787,6 +574,10 @@ class Supervisor:
             raise error(
                 f"system.{verb}() inside the handler of {transaction.trigger_name} ({transaction.place}): {instead}"
             )
+
+    def _tell_restarted(self, actor: str, error: BaseException | None, restarts: int) -> None:
+        if self._running is not None:
+            self._running.tell_restarted(actor, error, restarts)
 
     def _seq_of(self, store: int) -> int:
         return 0 if self._running is None else self._running.seq_of(store)

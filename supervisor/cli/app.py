@@ -8,14 +8,18 @@ import typer
 
 import seqtor
 from seqtor.cli.check import check
+from seqtor.cli.events import events
 from seqtor.cli.journal import journal
 from seqtor.cli.options import AsJson
 from seqtor.cli.output import say, say_json
 from seqtor.cli.past import diff, history, state
+from seqtor.cli.reactions import reactions
 from seqtor.cli.remote import conflicts, dead_letters, emit, stats, submit, tree
 from seqtor.cli.replaying import replay, verify
 from seqtor.cli.run import run
 from seqtor.cli.runs import runs
+from seqtor.cli.schedules import schedules
+from seqtor.cli.simulate import simulate
 
 __all__ = ["app"]
 
@@ -36,6 +40,9 @@ app.command()(check)
 app.command()(submit)
 app.command()(emit)
 app.add_typer(runs, name="runs")
+app.add_typer(events, name="events")
+app.add_typer(schedules, name="schedules")
+app.command()(reactions)
 app.command()(stats)
 app.command()(conflicts)
 app.command()(tree)
@@ -45,6 +52,7 @@ app.command()(history)
 app.command()(diff)
 app.command()(replay)
 app.command()(verify)
+app.command()(simulate)
 app.add_typer(journal, name="journal")
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import seqtor
 from seqtor.actors.clock import SystemClock
+from seqtor.messages.events import OURS
 from seqtor.system import Supervisor
 
 __all__ = ["banner", "facts", "standing"]
@@ -30,6 +31,8 @@ def facts(system: Supervisor) -> dict[str, Any]:
             if handler.trigger_type.__module__.partition(".")[0] != "seqtor"
         },
         "effects": list(system._effects.names),
+        "reactions": [each.name for each in system._reactions if not each.name.startswith(OURS)],
+        "schedules": [name for name in system._schedules.declared if not name.startswith(OURS)],
         "resources": [ref.name for ref in system._resources.refs],
         "settings": _changed_settings(system),
     }
@@ -44,6 +47,8 @@ def banner(found: dict[str, Any]) -> str:
             name if kind == "sync" else f"{name} (async)" for name, kind in sorted(found["handlers"].items())
         ),
         "effects": _listed(found["effects"]),
+        "reactions": _listed(found["reactions"]),
+        "schedules": _listed(found["schedules"]),
         "resources": _listed(found["resources"]),
         "settings": _listed(f"{name}={value}" for name, value in found["settings"].items()) or "as they are by default",
     }

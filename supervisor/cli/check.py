@@ -24,9 +24,8 @@ from seqtor.actors.registering import Finding, collected
 from seqtor.cli.banner import facts
 from seqtor.cli.options import NOT_OWN, AsJson, ExitCode, JournalOption, WrongUsage, find_system
 from seqtor.cli.output import say, say_json
-from seqtor.messages.errors import JournalLocked
+from seqtor.messages.errors import JournalLocked, RegistrationError
 from seqtor.messages.triggers import Trigger
-from seqtor.registry import execute_method_of
 from seqtor.settings import Settings
 from seqtor.system import Supervisor
 
@@ -46,6 +45,7 @@ def check(
     checkup = Checkup()
     program = checkup.imported(system, journal)
     if program is not None and not checkup.errors:
+        checkup.look_at_triggers(program)
         checkup.look_at_journal(program)
         checkup.warn_of_triggers(program, system or "")
     checkup.warn_of_variables()
@@ -60,7 +60,8 @@ def check(
         )
     else:
         _say(checkup, program)
-    raise typer.Exit(ExitCode.FOUND if checkup.errors else ExitCode.FINE)
+    if checkup.errors:
+        raise typer.Exit(ExitCode.WRONG_USAGE if checkup.is_misnamed else ExitCode.FOUND)
 
 
 class Checkup:
@@ -69,6 +70,7 @@ class Checkup:
     def __init__(self) -> None:
         self.errors: list[Finding] = []
         self.warnings: list[Finding] = []
+        self.is_misnamed = False  # There is no such module or system.
 
     def imported(self, place: str | None, journal: str | None) -> Supervisor | None:
         """The system, if there is one to look at."""
@@ -77,6 +79,7 @@ class Checkup:
             try:
                 program = find_system(place, journal, "seqtor check MODULE:SYSTEM")
             except WrongUsage as wrong:
+                self.is_misnamed = True
                 findings.append(Finding(str(wrong)))
             except (Exception, SystemExit) as error:
                 findings.append(_finding_of(error))
@@ -84,6 +87,11 @@ class Checkup:
         self.errors += {(each.message, each.file): each for each in reversed(findings)}.values()
         self.errors.sort(key=lambda each: (each.file or "", each.line or 0))
         return program
+
+    def look_at_triggers(self, program: Supervisor) -> None:
+        """Whether what reactions wait for can happen, and what schedules start can run."""
+        self.errors += [Finding(str(error)) for error in program._unknown_in_reactions()]
+        self.errors += [Finding(str(error)) for error in program._schedules.unknown()]
 
     def look_at_journal(self, program: Supervisor) -> None:
         """Whether the journal can be opened, and what it holds is known to the program and fits it."""
@@ -95,7 +103,7 @@ class Checkup:
             self.errors.append(Finding(_text(error)))
 
     def _look(self, program: Supervisor, backend: Backend) -> None:
-        stores = tuple(program.stores.values())
+        stores = program._every_store
         for ref in stores:
             ref.spec.prepare_for_journal(program._upcasts)
         try:
@@ -110,10 +118,16 @@ class Checkup:
         try:
             recovery = Recovery(backend, opened)
             for record in recovery.accepted.values():
-                program._find_handler(record.trigger.type)
-            recovery.require_known(
-                program.stores, (handler.name for handler in program._handlers), program._effects.names
-            )
+                program._known.find(record.trigger.type)
+            try:
+                recovery.require_known(
+                    (ref.name for ref in stores),
+                    (handler.name for handler in program._handlers),
+                    program._effects.names,
+                )
+            except RegistrationError as error:
+                self.errors.append(Finding(str(error)))
+                return  # What is of a store that nobody knows cannot be read.
             history_of(backend, opened, stores).states_at(opened.commits_through)
         finally:
             backend.close()
@@ -131,7 +145,7 @@ class Checkup:
         for kind in _subclasses(Trigger):
             if kind.__module__.partition(".")[0] != package or not _is_there(kind):
                 continue
-            if kind not in program._handlers and not kind.__subclasses__() and execute_method_of(kind) is None:
+            if kind not in program._known and not kind.__subclasses__():
                 self.warnings.append(Finding(f"no handler is registered for the trigger {kind.__qualname__}"))
 
     def warn_of_variables(self) -> None:
@@ -179,7 +193,8 @@ def _say(checkup: Checkup, program: Supervisor | None) -> None:
             say(f"{where}{label}: {each.message}")
     if not checkup.errors and program is not None:
         found = facts(program)
-        counts = ", ".join(f"{name}: {len(found[name])}" for name in ("stores", "handlers", "effects", "resources"))
+        kinds = ("stores", "handlers", "effects", "reactions", "schedules", "resources")
+        counts = ", ".join(f"{name}: {len(found[name])}" for name in kinds)
         say(f"{found['system']} would start ({counts})")
 
 

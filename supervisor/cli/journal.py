@@ -15,7 +15,7 @@ import typer
 from seqtor.actors.clock import SystemClock
 from seqtor.actors.journal.chain import Chain, Links, checked_rows, hashes_ahead
 from seqtor.actors.journal.checking import Damage, Findings, check_journal
-from seqtor.actors.journal.compaction import ended_before, up_to
+from seqtor.actors.journal.compaction import ended_before, outside_through, up_to
 from seqtor.actors.journal.contents import Contents
 from seqtor.actors.journal.contract import Backend, CheckpointInfo, CommitRow, KeyRow, Opened
 from seqtor.actors.journal.encoding import GENESIS, text
@@ -91,11 +91,14 @@ def compact(
             pass
         opened = backend.open(write=True)
         stack.callback(backend.close)
+        through = outside_through(backend, opened.checkpoints)
+        if through < opened.commits_through:
+            note(f"seqtor: the stores that write outside have done so up to seq {through}: what came later stays")
         if keep_days is not None:
-            found = ended_before(backend, opened.checkpoints, SystemClock.time() - keep_days * DAY_S)
+            found = ended_before(backend, opened.checkpoints, SystemClock.time() - keep_days * DAY_S, through)
         else:
             assert before_seq is not None
-            found = up_to(backend, opened.checkpoints, before_seq - 1, opened.commits_from)
+            found = up_to(backend, opened.checkpoints, int(min(before_seq - 1, through)), opened.commits_from)
         if found is None:
             _say_compacted(backend, opened.commits_from, 0, as_json)
             return

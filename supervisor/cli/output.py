@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime
 import json
 import sys
+from collections.abc import Iterable
 from types import TracebackType
 from typing import Any, Self
 
@@ -18,7 +19,7 @@ from rich.progress import Progress as Bar
 
 from seqtor.actors.clock import SystemClock
 
-__all__ = ["Progress", "compact", "moment", "note", "say", "say_json"]
+__all__ = ["Progress", "compact", "moment", "note", "say", "say_json", "say_lines"]
 
 PLAIN_EVERY_S = 5.0
 
@@ -26,6 +27,15 @@ PLAIN_EVERY_S = 5.0
 def say(text: str) -> None:
     """Print a result."""
     sys.stdout.write(f"{text}\n")
+
+
+def say_lines(lines: Iterable[str], nothing: str) -> None:
+    """Print results, one on each line; beside them, if there are none, that there are none."""
+    count = 0
+    for count, line in enumerate(lines, 1):  # noqa: B007 - how many there were
+        say(line)
+    if not count:
+        note(nothing)
 
 
 def say_json(value: Any) -> None:

@@ -17,6 +17,7 @@ from seqtor.actors.journal.contents import Contents
 from seqtor.actors.journal.contract import Backend, Opened
 from seqtor.actors.journal.history import KeptHistory, history_of
 from seqtor.actors.journal.recovery import writes_by_store
+from seqtor.actors.schedules.changes import STORE as SCHEDULES
 from seqtor.actors.stores.contract import StoreRef
 from seqtor.cli.options import (
     AsJson,
@@ -66,7 +67,14 @@ class Looking:
             return Shown({ref.name: json_values(ref, states[ref.index]) for ref in self._refs}, ())
         contents = self._contents(seq)
         unread = tuple(name for name, store in contents.stores.items() if store.kind == "custom")
-        return Shown({name: each.values for name, each in contents.stores.items() if name not in unread}, unread)
+        return Shown(
+            {
+                name: each.values
+                for name, each in contents.stores.items()
+                if name not in unread and (each.values or name != SCHEDULES)  # Of schedules only if there are any.
+            },
+            unread,
+        )
 
     def _contents(self, seq: int) -> Contents:
         base, sections = self.kept.base(seq)

@@ -5,6 +5,7 @@ Owns the way from what commands are told to the control socket that is meant. Wh
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,7 +24,7 @@ from seqtor.cli.options import (
     system_of,
     usage_error,
 )
-from seqtor.cli.output import compact, moment, note, say, say_json
+from seqtor.cli.output import compact, moment, note, say, say_json, say_lines
 from seqtor.control import Connection, RemoteSubmission
 from seqtor.control.place import control_path
 from seqtor.control.values import as_json as plain_json
@@ -98,6 +99,13 @@ def submit(
     priority: Annotated[
         str | None, typer.Option("--priority", metavar="NAME", help="urgent, high, normal or low.")
     ] = None,
+    delay: Annotated[
+        float | None, typer.Option("--delay", metavar="SECONDS", help="Accepted now, and not run before that.")
+    ] = None,
+    at: Annotated[
+        str | None,
+        typer.Option("--at", metavar="MOMENT", help="The same until a moment, such as 2026-03-01T18:30+01:00."),
+    ] = None,
     wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait for the end of the run.")] = True,
     timeout: Annotated[
         float | None, typer.Option("--timeout", metavar="SECONDS", min=0, help="How long to wait for the end.")
@@ -108,9 +116,10 @@ def submit(
     as_json: AsJson = False,
 ) -> None:
     """Hand a trigger in to the running system, and print its result."""
-    fields, chosen = _fields(payload), _priority(priority)
+    fields = _fields(payload)
+    options = {"priority": _priority(priority), "idempotency_key": key, "delay": delay, "at": _moment(at)}
     with connected(journal, system, patience) as connection:
-        submission = _handed_in(connection, trigger, fields, chosen, key)
+        submission = _handed_in(connection, trigger, fields, options)
         if not wait:
             say_json({"run": submission.id}) if as_json else say(submission.id)
             return
@@ -118,10 +127,10 @@ def submit(
 
 
 def _handed_in(
-    connection: Connection, trigger: str, fields: dict[str, Any], priority: Priority | None, key: str | None
+    connection: Connection, trigger: str, fields: dict[str, Any], options: dict[str, Any]
 ) -> RemoteSubmission[Any]:
     try:
-        return connection.submit(trigger, fields, priority=priority, idempotency_key=key)
+        return connection.submit(trigger, fields, **options)
     except NOT_TAKEN as error:
         raise usage_error(str(error)) from None
     except (OutcomeUnknown, TimeoutError) as error:
@@ -198,13 +207,16 @@ def dead_letters(
         if as_json:
             say_json({"dead_letters": letters})
             return
-        for letter in letters:
-            tries = "1 try" if letter["attempts"] == 1 else f"{letter['attempts']} tries"
-            again = "" if letter["resubmitted_as"] is None else f"  resubmitted as {letter['resubmitted_as']}"
-            say(
-                f"{letter['id']}  {moment(letter['time'])}  {letter['kind']} {letter['name']}  seq {letter['seq']}  "
-                f"{tries}  {letter['error']}{again}"
-            )
+        say_lines(map(_letter, letters), "nothing was given up")
+
+
+def _letter(letter: dict[str, Any]) -> str:
+    tries = "1 try" if letter["attempts"] == 1 else f"{letter['attempts']} tries"
+    again = "" if letter["resubmitted_as"] is None else f"  resubmitted as {letter['resubmitted_as']}"
+    return (
+        f"{letter['id']}  {moment(letter['time'])}  {letter['kind']} {letter['name']}  seq {letter['seq']}  "
+        f"{tries}  {letter['error']}{again}"
+    )
 
 
 def tree(journal: JournalOption = None, system: SystemOption = None, as_json: AsJson = False) -> None:
@@ -228,6 +240,19 @@ def _json(text: str) -> Any:
         return from_json(text)
     except ValueError as error:
         raise usage_error(f"{text} is no JSON ({error}); quote it for the shell: '{{\"amount\": 5}}'") from None
+
+
+def _moment(text: str | None) -> datetime.datetime | None:
+    if text is None:
+        return None
+    example = "such as 2026-03-01T18:30+01:00, or 2026-03-01T17:30Z"
+    try:
+        moment = datetime.datetime.fromisoformat(text)
+    except ValueError:
+        raise usage_error(f"--at is a moment, {example}, got {text!r}") from None
+    if moment.tzinfo is None:
+        raise usage_error(f"--at is a moment with its offset from UTC, {example}, got {text!r}")
+    return moment
 
 
 def _priority(name: str | None) -> Priority | None:

@@ -12,9 +12,10 @@ from seqtor.actors.journal.history import history_of
 from seqtor.actors.journal.recovery import commit_record
 from seqtor.actors.journal.upcasts import NO_UPCASTS
 from seqtor.cli.options import AsJson, JournalOption, SystemOption, backend_of, opened_journal, usage_error
-from seqtor.cli.output import compact, moment, say, say_json
+from seqtor.cli.output import compact, moment, say, say_json, say_lines
 from seqtor.cli.remote import connected, running
 from seqtor.control.values import as_json as plain
+from seqtor.lineage import kept_links, started_by
 from seqtor.messages.errors import AlreadyResubmitted, RegistrationError
 from seqtor.queries import RunFilter, kept_records, run_record
 
@@ -49,8 +50,7 @@ def list_runs(
         if as_json:
             say_json({"runs": found})
             return
-        for run in found:
-            say(_line(run))
+        say_lines(map(_line, found), "there is no such run")
 
 
 @runs.command()
@@ -113,7 +113,10 @@ def _kept_run(journal: str | None, system: str | None, seq: int) -> dict[str, An
     with opened_journal(backend_of(journal, system)) as (backend, opened):
         history = history_of(backend, opened, ())
         for row in history.rows(seq, min(seq, opened.commits_through)):
-            return plain(run_record(commit_record(row, history.place), _no_handler, NO_UPCASTS))  # type: ignore[no-any-return]
+            record = commit_record(row, history.place)
+            links = kept_links(backend, opened.entries_from, opened.entries_through)
+            started = started_by(record.run, record.state, links.get)
+            return plain(run_record(record, _no_handler, NO_UPCASTS, started))  # type: ignore[no-any-return]
     raise LookupError(f"there is no record of seq {seq}: the journal holds seqs up to {opened.commits_through}")
 
 

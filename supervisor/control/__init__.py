@@ -2,5 +2,6 @@
 
 from seqtor.control.client import Connection, connect
 from seqtor.control.remote import RemoteSubmission
+from seqtor.control.schedules import RemoteSchedule
 
-__all__ = ["Connection", "RemoteSubmission", "connect"]
+__all__ = ["Connection", "RemoteSchedule", "RemoteSubmission", "connect"]

@@ -17,15 +17,20 @@ from typing import Any, Self, TypeVar, overload
 
 from pydantic import TypeAdapter
 
+from seqtor.actors.not_before import not_before
 from seqtor.actors.submissions import require_key
 from seqtor.control.failures import remade
 from seqtor.control.link import Link, Lost
 from seqtor.control.place import control_path
-from seqtor.control.remote import Pending, RemoteSubmission
+from seqtor.control.remote import HandedIn, Pending, RemoteSubmission
+from seqtor.control.schedules import RemoteSchedule
 from seqtor.control.values import from_answer, result_adapter, sent_trigger, trigger_type_named
 from seqtor.messages.effects import DeadLetterRecord
 from seqtor.messages.errors import NotRunning, OutcomeUnknown
+from seqtor.messages.reactions import EventRecord, Lineage, ReactionState
+from seqtor.messages.records import CommitRecord
 from seqtor.messages.runs import ConflictReport, RunRecord, State, Stats
+from seqtor.messages.schedules import ScheduleRecord
 from seqtor.messages.triggers import Priority, Trigger
 from seqtor.settings import seconds
 from seqtor.tree.view import Tree
@@ -86,12 +91,14 @@ class Connection:
 
     @overload
     def submit(
-        self, trigger: Trigger[ResultT], *, priority: Priority | None = None, idempotency_key: str | None = None
-    ) -> RemoteSubmission[ResultT]: ...
+        self, trigger: Trigger[ResultT], *, priority: Priority | None = None, idempotency_key: str | None = None,
+        delay: float | datetime.timedelta | None = None, at: datetime.datetime | None = None,
+    ) -> RemoteSubmission[ResultT]: ...  # fmt: skip
     @overload
     def submit(
         self, trigger: str, payload: Payload | None = None, *, priority: Priority | None = None,
-        idempotency_key: str | None = None,
+        idempotency_key: str | None = None, delay: float | datetime.timedelta | None = None,
+        at: datetime.datetime | None = None,
     ) -> RemoteSubmission[Any]: ...  # fmt: skip
     def submit(
         self,
@@ -100,23 +107,34 @@ class Connection:
         *,
         priority: Priority | None = None,
         idempotency_key: str | None = None,
+        delay: float | datetime.timedelta | None = None,
+        at: datetime.datetime | None = None,
     ) -> RemoteSubmission[Any]:
         """Hand a trigger in; returns when it is durably accepted, so that it is executed whatever happens.
 
-        With a key it is exactly once, also when it is submitted again after a crash of the system or of this process.
+        With a key it is exactly once, also when it is submitted again after a crash of the system or of this process. With
+        `delay` or `at` it does not run before, as with `Supervisor.submit`; a delay begins when the system accepts it.
         Raises what `Supervisor.submit` raises; ValueError for fields that do not fit; OutcomeUnknown if the connection ends
         first, TimeoutError if it takes too long: submit again under the same key to be sure.
         """
-        return self._submit([_sent(trigger, payload)], [trigger], priority, idempotency_key, wait=True)[0]
+        options = _options(priority, idempotency_key, delay, at)
+        return self._submit([_sent(trigger, payload)], [trigger], options, wait=True)[0]
 
     def submit_many(
-        self, triggers: Iterable[Trigger[ResultT]], *, priority: Priority | None = None
+        self,
+        triggers: Iterable[Trigger[ResultT]],
+        *,
+        priority: Priority | None = None,
+        delay: float | datetime.timedelta | None = None,
+        at: datetime.datetime | None = None,
     ) -> list[RemoteSubmission[ResultT]]:
         """Hand a batch in, in order: all of them, or none if one is refused. Raises what `submit` raises."""
         if isinstance(triggers, Trigger):
             raise TypeError("submit_many() takes an iterable of triggers; hand a single one in with submit()")
         batch = list(triggers)
-        return self._submit([_sent(each, None) for each in batch], batch, priority, None, wait=True)
+        return self._submit(
+            [_sent(each, None) for each in batch], batch, _options(priority, None, delay, at), wait=True
+        )
 
     def tell(
         self,
@@ -125,9 +143,12 @@ class Connection:
         *,
         priority: Priority | None = None,
         idempotency_key: str | None = None,
+        delay: float | datetime.timedelta | None = None,
+        at: datetime.datetime | None = None,
     ) -> None:
         """Hand a trigger in and forget it; it is durably accepted on return. Raises what `submit` raises."""
-        self._submit([_sent(trigger, payload)], [trigger], priority, idempotency_key, wait=False)
+        options = _options(priority, idempotency_key, delay, at)
+        self._submit([_sent(trigger, payload)], [trigger], options, wait=False)
 
     @overload
     def ask(
@@ -153,7 +174,8 @@ class Connection:
         Raises what `submit` and `RemoteSubmission.result` raise; after a TimeoutError the run goes on.
         """
         timeout_s = None if timeout is None else seconds(timeout, "timeout")
-        [submission] = self._submit([_sent(trigger, payload)], [trigger], priority, idempotency_key, wait=True)
+        options = _options(priority, idempotency_key)
+        [submission] = self._submit([_sent(trigger, payload)], [trigger], options, wait=True)
         return submission.result(timeout_s)
 
     def emit(self, code: str, payload: Any = None, *, idempotency_key: str | None = None) -> str:
@@ -162,11 +184,10 @@ class Connection:
         return str(self._hand_in(request, [], idempotency_key)[0])
 
     def _submit(
-        self, sent: list[Any], triggers: list[Any], priority: Priority | None, key: str | None, *, wait: bool
+        self, sent: list[Any], triggers: list[Any], options: dict[str, Any], *, wait: bool
     ) -> list[RemoteSubmission[Any]]:
-        request = {"verb": "submit", "triggers": sent, "wait": wait, "key": require_key(key)}
-        if priority is not None:
-            request["priority"] = int(Priority(priority))
+        request = {"verb": "submit", "triggers": sent, "wait": wait, **options}
+        key = options["key"]
         adapters: dict[Any, TypeAdapter[Any]] = {}
         submissions: list[RemoteSubmission[Any]] = []
         for trigger, each in zip(triggers, sent, strict=True):
@@ -182,9 +203,9 @@ class Connection:
     def _hand_in(self, request: dict[str, Any], submissions: list[RemoteSubmission[Any]], key: str | None) -> list[str]:
         pending = Pending(submissions)
         try:
-            link = self._send(request, pending)
-            for submission in submissions:
-                submission.link = link
+            link, number = self._send(request, pending)
+            for index, submission in enumerate(submissions):
+                submission.handed_in = HandedIn(link, number, index, self._timeout_s)
             answer = pending.first(self._timeout_s)
         except Lost as lost:
             again = f"submit again under the key {key!r}" if key else "with an idempotency key you could submit again"
@@ -236,6 +257,14 @@ class Connection:
         name = trigger if isinstance(trigger, str) or trigger is None else trigger.trigger_name
         return [from_answer(RunRecord, each) for each in self.query("runs", state=states, trigger=name, limit=limit)]
 
+    def commits(self, after: int = 0, limit: int | None = 100, *, oldest_first: bool = False) -> list[CommitRecord]:
+        """As `Supervisor.commits`: the records of durable commits after a seq, at most 100,000 at a time.
+
+        With `oldest_first` the next ones come with `after` the last seq of these.
+        """
+        found = self.query("commits", after=after, limit=limit, oldest_first=oldest_first)
+        return [CommitRecord.model_validate(each) for each in found]
+
     def conflicts(self) -> ConflictReport:
         """As `Supervisor.conflicts`."""
         return from_answer(ConflictReport, self.query("conflicts"))
@@ -243,6 +272,35 @@ class Connection:
     def dead_letters(self, limit: int = 100) -> list[DeadLetterRecord]:
         """As `Supervisor.dead_letters`."""
         return [from_answer(DeadLetterRecord, each) for each in self.query("dead_letters", limit=limit)]
+
+    def events(
+        self,
+        *,
+        code: str | None = None,
+        matched: bool | None = None,
+        started: bool | None = None,
+        after: int = 0,
+        limit: int | None = 100,
+    ) -> list[EventRecord]:
+        """As `Supervisor.events`, at most 100,000 at a time."""
+        found = self.query("events", code=code, matched=matched, started=started, after=after, limit=limit)
+        return [from_answer(EventRecord, each) for each in found]
+
+    def reactions(self, *, limit: int = 100) -> list[ReactionState]:
+        """As `Supervisor.reactions`."""
+        return [from_answer(ReactionState, each) for each in self.query("reactions", limit=limit)]
+
+    def lineage(self, seq: int) -> Lineage:
+        """As `Supervisor.lineage`."""
+        return from_answer(Lineage, self.query("lineage", seq=seq))
+
+    def schedules(self, limit: int = 100) -> list[ScheduleRecord]:
+        """As `Supervisor.schedules`."""
+        return [from_answer(ScheduleRecord, each) for each in self.query("schedules", limit=limit)]
+
+    def schedule_named(self, name: str) -> RemoteSchedule:
+        """As `Supervisor.schedule_named`: a schedule of the system, to be paused, resumed, fired or removed."""
+        return RemoteSchedule(self.query, name)
 
     def tree(self) -> Tree:
         """As `Supervisor.tree`."""
@@ -278,10 +336,9 @@ class Connection:
 
     # The link --------------------------------------------------------------------------------------------------------
 
-    def _send(self, request: dict[str, Any], pending: Pending) -> Link:
+    def _send(self, request: dict[str, Any], pending: Pending) -> tuple[Link, int]:
         link = pending.link = self._opened()
-        link.send(request, pending)
-        return link
+        return link, link.send(request, pending)
 
     def _opened(self) -> Link:
         with self._lock:
@@ -297,6 +354,22 @@ class Connection:
     def __repr__(self) -> str:
         state = "closed" if self._closed else "connected" if self._link and self._link.lost is None else "not connected"
         return f"<Connection to '{self.path}' {state}>"
+
+
+def _options(
+    priority: Priority | None,
+    key: str | None,
+    delay: float | datetime.timedelta | None = None,
+    at: datetime.datetime | None = None,
+) -> dict[str, Any]:
+    """What `submit` was told of a trigger, as the protocol says it; without what was not told."""
+    options: dict[str, Any] = {"key": require_key(key)}
+    if priority is not None:
+        options["priority"] = int(Priority(priority))
+    wait = not_before(delay, at)
+    if wait is not None:
+        options |= {"delay": wait.delay_s} if wait.at is None else {"at": max(0.0, wait.at)}
+    return options
 
 
 def _sent(trigger: Any, payload: Payload | None) -> dict[str, Any]:

@@ -8,15 +8,19 @@ goes on without it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 from loguru import logger
 
+from seqtor.control.desk import Cancelling
 from seqtor.control.failures import remote_error
 from seqtor.control.protocol import (
     HEAD_BYTES,
     PROTOCOL,
+    Cancel,
     Emit,
+    Progress,
     ProtocolError,
     Request,
     Resubmit,
@@ -26,6 +30,7 @@ from seqtor.control.protocol import (
     hello_of,
     request_of,
 )
+from seqtor.control.values import as_json
 from seqtor.messages.errors import Overloaded
 from seqtor.messages.refusals import MailboxFull
 
@@ -51,6 +56,7 @@ class Connected:
         self._writer = writer
         self._under_way: set[asyncio.Task[None]] = set()
         self._requests = 0
+        self._handed_in: dict[tuple[int, int], Submission[Any]] = {}  # Whose end this client waits for.
         self._sending = asyncio.Lock()
         writer.transport.set_write_buffer_limits(high=0)  # So that `drain` waits until everything is in the kernel.
 
@@ -119,7 +125,10 @@ class Connected:
     async def _answer(self, request: Request) -> None:
         """Carry a request out and answer it; a client that is gone meanwhile is no error."""
         try:
-            found = await self._server.carry_out(request)
+            if isinstance(request, Progress):
+                await self._tell_progress(request)
+                return
+            found = await self._carry_out(request)
             if isinstance(found, BaseException):
                 await self._send_error(request.id, found)
             elif isinstance(found, MailboxFull):
@@ -133,6 +142,22 @@ class Connected:
         finally:
             self._requests -= _weight(request)
 
+    async def _carry_out(self, request: Request) -> Any:
+        if not isinstance(request, Cancel):
+            return await self._server.carry_out(request)
+        submission = self._handed_in.get((request.of, request.index))
+        return None if submission is None else await self._server.carry_out(Cancelling(submission))
+
+    async def _tell_progress(self, request: Progress) -> None:
+        """Send on what the run tells, until it ends or tells what cannot be sent; of one that has ended nothing."""
+        submission = self._handed_in.get((request.of, request.index))
+        if submission is not None:
+            async with contextlib.aclosing(submission.progress()) as told:
+                async for value in told:
+                    if not await self._send_value({"id": request.id, "progress": [as_json(value)]}):
+                        return
+        await self._send({"id": request.id})
+
     async def _follow(self, request: Request, submissions: list[Submission[Any]]) -> None:
         """Say when the triggers are durably accepted, and then, if that is wanted, how each ends."""
         try:
@@ -141,8 +166,11 @@ class Connected:
         except Exception as error:
             await self._send_error(request.id, error)
             return
+        wait = getattr(request, "wait", False)
+        if wait:
+            self._handed_in |= {(request.id, index): submission for index, submission in enumerate(submissions)}
         await self._send({"id": request.id, "accepted": [submission.id for submission in submissions]})
-        if getattr(request, "wait", False):
+        if wait:
             async with asyncio.TaskGroup() as ends:
                 for index, submission in enumerate(submissions):
                     ends.create_task(self._send_end(request.id, index, submission))
@@ -155,19 +183,23 @@ class Connected:
             answer["error"] = remote_error(error)
         answer |= {"seq": submission.seq, "state": submission.state}
         await self._send_value(answer)
+        self._handed_in.pop(
+            (number, index), None
+        )  # Behind it: who is told that there is no such run knows its outcome.
 
     async def _send_error(self, number: int | None, error: BaseException, index: int | None = None) -> None:
         await self._send({"id": number, "index": index, "error": remote_error(error)})
 
-    async def _send_value(self, answer: dict[str, Any]) -> None:
-        """Send what may be large, or an error in its place."""
+    async def _send_value(self, answer: dict[str, Any]) -> bool:
+        """Send what may be large, or an error in its place; whether it was the value."""
         try:
             sent = frame(answer)
             self._require_room(len(sent))
         except Exception as error:  # Too large; or a result of the program's own that cannot be written after all.
             await self._send_error(answer["id"], error, answer.get("index"))
-            return
+            return False
         await self._send_bytes(sent)
+        return True
 
     def _require_room(self, count: int) -> None:
         """Raise ValueError for an answer that is too large, Overloaded if too many wait to be read."""

@@ -7,9 +7,10 @@ never do what the facade would not do for a caller in its own process.
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Callable, Iterator
 from itertools import islice
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from pydantic import ValidationError
 from pydantic_core import to_json
@@ -23,12 +24,19 @@ from seqtor.messages.events import make_event
 from seqtor.messages.triggers import Priority, Trigger
 
 if TYPE_CHECKING:
+    from seqtor.actors.submissions import Submission
     from seqtor.system import Supervisor
 
-__all__ = ["HANDS_IN", "ControlDesk"]
+__all__ = ["HANDS_IN", "Cancelling", "ControlDesk"]
 
 ROWS_MAX = 100_000
 INSIDE = "for more ask inside the process, or its journal when it has stopped"
+
+
+class Cancelling(NamedTuple):
+    """A submission that is to be taken back: what its connection has made of a `Cancel`."""
+
+    submission: Submission[Any]
 
 
 class ControlDesk(Actor):
@@ -53,11 +61,12 @@ class ControlDesk(Actor):
 def submit(system: Supervisor, request: protocol.Submit) -> Any:
     triggers = [trigger_from(system, sent) for sent in request.triggers]
     priority = None if request.priority is None else Priority(request.priority)
+    at = None if request.at is None else datetime.datetime.fromtimestamp(request.at, datetime.UTC)
     if request.key is None:
-        return system.submit_many(triggers, priority=priority)
+        return system.submit_many(triggers, priority=priority, delay=request.delay, at=at)
     if len(triggers) != 1:
         raise ValueError(f"an idempotency key is for one trigger, got {len(triggers)}")
-    return [system.submit(triggers[0], priority=priority, idempotency_key=request.key)]
+    return [system.submit(triggers[0], priority=priority, idempotency_key=request.key, delay=request.delay, at=at)]
 
 
 def emit(system: Supervisor, request: protocol.Emit) -> Any:
@@ -78,16 +87,53 @@ def runs(system: Supervisor, request: protocol.Runs) -> Any:
     return as_json(system.runs(state=request.state, trigger=request.trigger, limit=_bounded(request.limit)))
 
 
+def commits(system: Supervisor, request: protocol.Commits) -> Any:
+    limit = _bounded(request.limit)
+    return as_json(list(system.commits(request.after, limit, oldest_first=request.oldest_first)))
+
+
 def dead_letters(system: Supervisor, request: protocol.DeadLetters) -> Any:
     return as_json(system.dead_letters(_bounded(request.limit)))
+
+
+def events(system: Supervisor, request: protocol.Events) -> Any:
+    return as_json(
+        system.events(
+            code=request.code, matched=request.matched, started=request.started, after=request.after,
+            limit=_bounded(request.limit),
+        )
+    )  # fmt: skip
+
+
+def reactions(system: Supervisor, request: protocol.Reactions) -> Any:
+    return as_json(system.reactions(limit=_bounded(request.limit)))
+
+
+def lineage(system: Supervisor, request: protocol.Lineage) -> Any:
+    return as_json(system.lineage(request.seq))
 
 
 def abort(system: Supervisor, request: protocol.Abort) -> Any:
     return system.abort(request.seq, request.reason)
 
 
+def schedules(system: Supervisor, request: protocol.Schedules) -> Any:
+    return as_json(system.schedules(_bounded(request.limit)))
+
+
+def change_schedule(system: Supervisor, request: protocol.ChangeSchedule) -> Any:
+    ref = system.schedule_named(request.name)
+    if request.do == "next":
+        return [slot.timestamp() for slot in ref.next(request.count)]
+    return getattr(ref, request.do)()
+
+
 def resubmit(system: Supervisor, request: protocol.Resubmit) -> Any:
     return [system.resubmit(request.letter)]
+
+
+def cancel(_: Supervisor, request: Cancelling) -> Any:
+    return request.submission.cancel()
 
 
 def states(system: Supervisor, request: protocol.States) -> Any:
@@ -174,10 +220,17 @@ SERVES: dict[type, Callable[[Any, Any], Any]] = {
     protocol.Query: query,
     protocol.Record: record,
     protocol.Runs: runs,
+    protocol.Commits: commits,
     protocol.DeadLetters: dead_letters,
+    protocol.Events: events,
+    protocol.Reactions: reactions,
+    protocol.Lineage: lineage,
     protocol.Abort: abort,
     protocol.Resubmit: resubmit,
+    protocol.Schedules: schedules,
+    protocol.ChangeSchedule: change_schedule,
     protocol.States: states,
     protocol.History: history,
+    Cancelling: cancel,
 }
-HANDS_IN = (protocol.Submit, protocol.Emit, protocol.Abort, protocol.Resubmit)
+HANDS_IN = (protocol.Submit, protocol.Emit, protocol.Abort, protocol.Resubmit, protocol.ChangeSchedule, Cancelling)

@@ -86,8 +86,11 @@ class Link:
         # Of sending alone: reading waits for as long as there is something to wait for.
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, struct.pack("ll", int(LIMITS.read_s), 0))
 
-    def send(self, request: dict[str, Any], receiver: Receiver) -> None:
-        """Send a request; its answers go to the receiver. Raises Lost, ValueError for a request that is too large."""
+    def send(self, request: dict[str, Any], receiver: Receiver) -> int:
+        """Send a request; its answers go to the receiver. Returns its number.
+
+        Raises Lost, ValueError for a request that is too large.
+        """
         number = next(self._numbers)
         sent = frame({"id": number, **request})
         if len(sent) - HEAD_BYTES > LIMITS.frame_bytes_max:
@@ -103,6 +106,7 @@ class Link:
                 self._socket.sendall(sent)
         except OSError as error:
             self.close(f"sending failed: {error}")
+        return number
 
     def receive(self, answer: Answer) -> None:
         """Hand an answer on."""

@@ -11,6 +11,8 @@ requests come with ids, and answers name the id; several may be under way. Promi
                                                                  {"id": 2, "index": 0, "seq": 7, "state": "committed",
                                                                   "result": 95}
     {"id": 3, "verb": "record", "seq": 99}                       {"id": 3, "error": {...}}
+    {"id": 4, "verb": "cancel", "of": 2, "index": 0}             {"id": 4, "value": false}
+    {"id": 5, "verb": "progress", "of": 2, "index": 0}           {"id": 5, "progress": ["half"]}, ..., {"id": 5}
 """
 
 from __future__ import annotations
@@ -31,10 +33,14 @@ __all__ = [
     "PROTOCOL",
     "Abort",
     "Answer",
+    "Cancel",
+    "ChangeSchedule",
+    "Commits",
     "DeadLetters",
     "Emit",
     "History",
     "Limits",
+    "Progress",
     "ProtocolError",
     "Query",
     "Record",
@@ -42,6 +48,7 @@ __all__ = [
     "Request",
     "Resubmit",
     "Runs",
+    "Schedules",
     "SentTrigger",
     "States",
     "Submit",
@@ -56,6 +63,7 @@ PROTOCOL = 1
 HEAD = struct.Struct(">I")
 HEAD_BYTES = HEAD.size
 ID_MAX = 2**53
+MOMENT_MAX = 253_402_300_799.0  # The end of the year 9999.
 
 
 class Limits(NamedTuple):
@@ -131,13 +139,18 @@ class SentTrigger(Sent):
 
 
 class Submit(Sent):
-    """Hands triggers in: all of them, or none. With `wait` each outcome follows; `key` is for a single one."""
+    """Hands triggers in: all of them, or none. With `wait` each outcome follows; `key` is for a single one.
+
+    `delay` (seconds) or `at` (POSIX seconds) is before when they are not to run.
+    """
 
     id: Annotated[int, Field(ge=0, le=ID_MAX)]
     verb: Literal["submit"]
     triggers: list[SentTrigger]
     priority: Annotated[int, Field(ge=min(Priority), le=max(Priority))] | None = None
     key: str | None = None
+    delay: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None = None
+    at: Annotated[float, Field(ge=0, le=MOMENT_MAX)] | None = None
     wait: bool = True
 
 
@@ -176,6 +189,16 @@ class Runs(Sent):
     limit: int | None = 100
 
 
+class Commits(Sent):
+    """Records of durable commits after a seq, newest first; with `oldest_first` `limit` counts from `after` on."""
+
+    id: Annotated[int, Field(ge=0, le=ID_MAX)]
+    verb: Literal["commits"]
+    after: int = 0
+    limit: int | None = 100
+    oldest_first: bool = False
+
+
 class DeadLetters(Sent):
     """What was given up, newest first."""
 
@@ -202,6 +225,34 @@ class History(Sent):
     key: str
 
 
+class Events(Sent):
+    """Events that were recorded, newest first."""
+
+    id: Annotated[int, Field(ge=0, le=ID_MAX)]
+    verb: Literal["events"]
+    code: str | None = None
+    matched: bool | None = None
+    started: bool | None = None
+    after: Annotated[int, Field(ge=0)] = 0
+    limit: int | None = 100
+
+
+class Reactions(Sent):
+    """The reactions, newest first, with at most `limit` half-met composites of each."""
+
+    id: Annotated[int, Field(ge=0, le=ID_MAX)]
+    verb: Literal["reactions"]
+    limit: Annotated[int, Field(ge=0)] = 100
+
+
+class Lineage(Sent):
+    """What followed from the run at a seq."""
+
+    id: Annotated[int, Field(ge=0, le=ID_MAX)]
+    verb: Literal["lineage"]
+    seq: int
+
+
 class Abort(Sent):
     """Ends the run at a seq."""
 
@@ -209,6 +260,24 @@ class Abort(Sent):
     verb: Literal["abort"]
     seq: int
     reason: str
+
+
+class Schedules(Sent):
+    """The schedules, newest first."""
+
+    id: Annotated[int, Field(ge=0, le=ID_MAX)]
+    verb: Literal["schedules"]
+    limit: int = 100
+
+
+class ChangeSchedule(Sent):
+    """Pauses, resumes, fires or removes a schedule; `next` changes nothing, and is answered with its next slots."""
+
+    id: Annotated[int, Field(ge=0, le=ID_MAX)]
+    verb: Literal["schedule"]
+    name: str
+    do: Literal["pause", "resume", "fire", "remove", "next"]
+    count: Annotated[int, Field(ge=0, le=1000)] = 1
 
 
 class Resubmit(Sent):
@@ -220,7 +289,47 @@ class Resubmit(Sent):
     wait: bool = True
 
 
-Request = Submit | Emit | Query | Record | Runs | DeadLetters | States | History | Abort | Resubmit
+class Cancel(Sent):
+    """Takes a trigger back that this connection has handed in, with `wait`: the one at `index` of the request `of`.
+
+    The answer says whether it will never run; null: its outcome has been sent already.
+    """
+
+    id: Annotated[int, Field(ge=0, le=ID_MAX)]
+    verb: Literal["cancel"]
+    of: int
+    index: int = 0
+
+
+class Progress(Sent):
+    """What the run tells of its progress, until it ends; the same trigger is meant as with `Cancel`."""
+
+    id: Annotated[int, Field(ge=0, le=ID_MAX)]
+    verb: Literal["progress"]
+    of: int
+    index: int = 0
+
+
+Request = (
+    Submit
+    | Emit
+    | Query
+    | Record
+    | Runs
+    | Commits
+    | DeadLetters
+    | Events
+    | Reactions
+    | Lineage
+    | States
+    | History
+    | Abort
+    | Resubmit
+    | Schedules
+    | ChangeSchedule
+    | Cancel
+    | Progress
+)
 REQUEST: TypeAdapter[Request] = TypeAdapter(Annotated[Request, Field(discriminator="verb")])
 
 
@@ -253,6 +362,7 @@ class Answer(BaseModel):
     seq: int | None = None
     state: State | None = None
     result: JsonValue = None
+    progress: list[JsonValue] | None = None
     error: RemoteError | None = None
 
 

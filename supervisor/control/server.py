@@ -22,7 +22,7 @@ from pykka import ActorDeadError
 
 from seqtor.actors.dispatchers.dedicated import Dedicated
 from seqtor.control.connection import Connected
-from seqtor.control.desk import HANDS_IN, ControlDesk
+from seqtor.control.desk import HANDS_IN, Cancelling, ControlDesk
 from seqtor.control.place import BACKLOG, Listening
 from seqtor.control.protocol import LIMITS, PROTOCOL, Limits, Request
 from seqtor.messages.control import ServeRequest
@@ -115,7 +115,7 @@ class ControlServer:
 
         return {"seqtor": PROTOCOL, "version": __version__, "name": self.name, "pid": os.getpid()}
 
-    async def carry_out(self, request: Request) -> Any:
+    async def carry_out(self, request: Request | Cancelling) -> Any:
         """What the desk answers; what went wrong is an exception, as a value."""
         try:
             desk = self._intake if isinstance(request, HANDS_IN) else self._queries

@@ -10,7 +10,7 @@ import typing
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from pydantic import TypeAdapter
+from pydantic import BaseModel, TypeAdapter
 from pydantic_core import from_json, to_json, to_jsonable_python
 
 from seqtor.actors.journal.decoding import AS_KEPT, answer_adapter, value_of
@@ -100,6 +100,8 @@ def result_adapter(trigger_type: type[Trigger[Any]] | None) -> TypeAdapter[Any]:
 def _field(hint: Any, value: Any) -> Any:
     if isinstance(hint, type) and issubclass(hint, Trigger):
         return trigger_of(value)
+    if isinstance(hint, type) and issubclass(hint, BaseModel):
+        return hint.model_validate(value, by_alias=False, by_name=True)
     origin = typing.get_origin(hint)
     if origin is tuple or origin is list:
         of, *_ = typing.get_args(hint)

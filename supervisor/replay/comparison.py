@@ -121,7 +121,15 @@ class Comparison:
         return False
 
     def _same_writes(self, before: list[list[Any]], ended: EndedRun) -> bool:
-        now = [(self._stores[store], key, op) for store, writes in ended.writes for key, op in writes]
+        now = [
+            (self._stores[store], key, op)
+            for store, writes in ended.writes
+            for key, op in writes
+            if not self._stores[store].spec.sources
+        ]
+        # What is derived follows from the functions of its time; reconciling says whether it is what they say now.
+        derived = {ref.name for ref in self._stores if ref.spec.sources}
+        before = [kept for kept in before if kept[0] not in derived]
         return len(before) == len(now) and all(
             kept[:2] == [ref.name, key]
             and (len(kept) < 4 or kept[3] == ref.spec.version)

@@ -28,11 +28,12 @@ from seqtor.actors.publications import NOTHING_AHEAD, Publication
 from seqtor.actors.resources import ResourceRef, Resources
 from seqtor.actors.runs import AsyncRun, Run, RunContext, SyncRun
 from seqtor.actors.stores.contract import StoreActor, StoreRef
+from seqtor.actors.stores.deriving import Sources
 from seqtor.actors.submissions import Intake, Origin, RetryOf, Submission
 from seqtor.actors.transactions import Transaction
 from seqtor.messages.commits import CommitRun, EndedRun
 from seqtor.messages.errors import Rejected, ReplayDiverged, StoreUnavailable
-from seqtor.messages.records import CommitRecord, RecordedCall
+from seqtor.messages.records import CommitRecord, RecordedCall, RecordedError
 from seqtor.messages.runs import AttemptConflict, State
 from seqtor.messages.stores import Commit, StoreAccess
 from seqtor.replay.comparison import same_error
@@ -220,6 +221,7 @@ class Execution:
     def __init__(self, program: Program, build: Callable[[StoreRef[Any]], StoreActor[Any, Any]]) -> None:
         self.program = program
         self._build = build
+        self._sources = Sources(program.stores)
         self._behaviours: dict[int, StoreActor[Any, Any]] = {}
         self._validating = threading.Lock()  # A store is promised that it is called by one thread at a time.
 
@@ -250,7 +252,7 @@ class Execution:
         state, result, error = intent.outcome, intent.result, intent.error
         writes: tuple[tuple[int, Any], ...] = ()
         if state is State.COMMITTED:
-            state, error, resolved = self._judge(run, intent)
+            state, error, resolved = self.judge(intent, run.states, record.error)
             if state is State.COMMITTED:
                 writes = tuple((access.store, changed) for access, _, changed in resolved)
             else:
@@ -288,7 +290,7 @@ class Execution:
             record.priority,
             record.event_time,
             record.submitted_at,
-            Origin(record.run, record.key, record.cause, None, retry, record.resubmits),
+            Origin(record.run, record.key, record.cause, None, retry, record.resubmits, scheduled=record.scheduled),
         )
         declare(submission)
         submission.seq = record.seq
@@ -297,40 +299,45 @@ class Execution:
 
     # What the intent comes to, at its turn ---------------------------------------------------------------------------
 
-    def _judge(
-        self, run: RecordedRun, intent: CommitRun
+    def judge(
+        self, intent: CommitRun, before: tuple[Any, ...], recorded: RecordedError | None = None
     ) -> tuple[State, BaseException | None, list[tuple[StoreAccess, Any, Any]]]:
+        """How the run of an intent ends on the states `before`, why, and what it changes: (access, new state, writes).
+
+        Of several refusals it is the one that was `recorded`.
+        """
         accesses = [access for access in intent.accesses if access.writes]
         if not accesses:
             return State.COMMITTED, None, []
-        specs = [ref.spec for ref in self.program.stores]
-        states = [run.states[access.store] for access in accesses]
-        state, resolved, error = resolve_all(specs, accesses, states)
+        states = [before[access.store] for access in accesses]
+        around = [(store, before[store]) for store in self._sources.needed([access.store for access in accesses])]
+        state, changed, error = resolve_all(self.program.stores, accesses, states, around)
         if error is not None:
             return state, error, []
-        changed = [(access, *new) for access, new in zip(accesses, resolved, strict=True) if new[1]]
         # All stores are asked; whose refusal came first is not recorded, so any of them that was recorded is right.
         refusals = [
             refusal
             for access, new, writes in changed
             if self.program.stores[access.store].spec.validates
-            and (refusal := self._validate(run, access, new, writes)) is not None
+            and (refusal := self._validate(intent.seq, before, access, new, writes)) is not None
         ]
         if not refusals:
-            return State.COMMITTED, None, changed
-        kept = None if run.record.error is None else run.record.error.model_dump()
+            return State.COMMITTED, None, list(changed)
+        kept = None if recorded is None else recorded.model_dump()
         of_record = (each for each in refusals if kept and same_error(kept, error_record(each).model_dump()))
         chosen = next(of_record, refusals[0])
         return (State.REJECTED if isinstance(chosen, Rejected) else State.FAILED), chosen, []
 
-    def _validate(self, run: RecordedRun, access: StoreAccess, new: Any, writes: Any) -> BaseException | None:
+    def _validate(
+        self, seq: int, before: tuple[Any, ...], access: StoreAccess, new: Any, writes: Any
+    ) -> BaseException | None:
         """Offer the commit to the store as a running system does: rebuilt after a crash, three times at most."""
-        commit = Commit(run.record.seq, tuple(access.keys), tuple(writes))
+        commit = Commit(seq, tuple(access.keys), tuple(writes))
         crash: BaseException | None = None
         with self._validating:
             for _ in range(STORE_CRASHES_MAX):
                 try:
-                    self._behaviour(access.store).validate(run.states[access.store], new, commit)
+                    self._behaviour(access.store).validate(before[access.store], new, commit)
                 except Rejected as rejection:
                     return rejection
                 except StoreUnavailable:

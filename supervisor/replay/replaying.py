@@ -22,6 +22,7 @@ from seqtor.actors.journal.encoding import GENESIS, chained
 from seqtor.actors.journal.history import History
 from seqtor.actors.journal.recovery import commit_record, writes_by_store
 from seqtor.actors.stores.contract import StoreActor, StoreRef
+from seqtor.messages.derived import ReconcileDerived
 from seqtor.messages.errors import DeadlineExceeded, RunCrashed, RunDeferred
 from seqtor.messages.records import CommitRecord
 from seqtor.messages.runs import State
@@ -193,6 +194,8 @@ class Replay:
         run = None
         if record.state not in REPLAYED:
             self.skipped[record.state.value] += 1
+        elif record.trigger.type == ReconcileDerived.trigger_name:  # It held the code of its time against the state.
+            self.skipped["of derived stores"] += 1
         elif record.error is not None and record.error.type == CRASHED:
             self.skipped["crashed"] += 1
         elif record.error is not None and record.error.type == DEFERRED:  # Too often: it has failed.

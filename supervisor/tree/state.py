@@ -354,7 +354,9 @@ class Supervision:
         if isinstance(event, ChildStarted):
             child.state = ChildState.RUNNING
             child.restarts += again
-            self._report(ReportKind.RESTARTED if again else ReportKind.STARTED, child)
+            self._report(
+                ReportKind.RESTARTED if again else ReportKind.STARTED, child, error=child.error if again else None
+            )
             return None
         child.state = ChildState.STOPPED
         child.error = event.error or StoppedInStart("it stopped by itself before it had acknowledged its start")

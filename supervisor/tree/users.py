@@ -7,6 +7,7 @@ on. A subtree that gives up is a report and a line in the log, and it is down; n
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import overload
 
 from loguru import logger
@@ -14,6 +15,7 @@ from loguru import logger
 from seqtor.actors.dispatchers.contract import Dispatchers
 from seqtor.messages.errors import RegistrationError
 from seqtor.tree.handles import ChildHandle
+from seqtor.tree.reports import Report, ReportKind
 from seqtor.tree.running import SupervisorRef
 from seqtor.tree.specs import ChildSpec, SupervisorSpec
 from seqtor.tree.view import Tree
@@ -25,7 +27,8 @@ __all__ = ["UserTrees"]
 class UserTrees:
     """The supervisors that a program has put beside one system."""
 
-    def __init__(self) -> None:
+    def __init__(self, restarted: Callable[[str, BaseException | None, int], None] | None = None) -> None:
+        self._restarted = restarted  # Called with the actor's path, its error, and how often it was, on its thread.
         self._lock = threading.Lock()
         self._trees: dict[str, SupervisorRef] = {}
         self._dispatchers: Dispatchers | None = None
@@ -40,7 +43,7 @@ class UserTrees:
 
         Raises RegistrationError for what cannot be meant, StartFailed if it is started and fails.
         """
-        tree = _tree_of(spec, name, restart)
+        tree = self._tree_of(spec, name, restart)
         with self._lock:
             if self._stopped:
                 raise RegistrationError(f"supervise({tree.name!r}) comes too late: the system has stopped")
@@ -101,16 +104,23 @@ class UserTrees:
         with self._lock:
             return sum(tree.restarts for tree in self._trees.values())
 
+    def _tree_of(self, spec: object, name: str | None, restart: Restart | None) -> SupervisorRef:
+        if isinstance(spec, SupervisorSpec):
+            if name is None:
+                raise RegistrationError(
+                    "supervise(SupervisorSpec(...)) needs a name=, for reports and for system.tree()"
+                )
+            if restart is not None:
+                raise RegistrationError("restart= goes into the SupervisorSpec itself")
+            return SupervisorRef(spec, name, self._report)
+        if not isinstance(spec, ChildSpec):
+            raise RegistrationError(f"supervise() takes a ChildSpec or a SupervisorSpec, got {spec!r}")
+        if spec.is_supervisor:
+            raise RegistrationError(
+                f"supervise() takes the SupervisorSpec of {spec.id!r} itself, with name={spec.id!r}"
+            )
+        return SupervisorRef(SupervisorSpec([spec], restart=restart), name or spec.id, self._report)
 
-def _tree_of(spec: object, name: str | None, restart: Restart | None) -> SupervisorRef:
-    if isinstance(spec, SupervisorSpec):
-        if name is None:
-            raise RegistrationError("supervise(SupervisorSpec(...)) needs a name=, for reports and for system.tree()")
-        if restart is not None:
-            raise RegistrationError("restart= goes into the SupervisorSpec itself")
-        return SupervisorRef(spec, name)
-    if not isinstance(spec, ChildSpec):
-        raise RegistrationError(f"supervise() takes a ChildSpec or a SupervisorSpec, got {spec!r}")
-    if spec.is_supervisor:
-        raise RegistrationError(f"supervise() takes the SupervisorSpec of {spec.id!r} itself, with name={spec.id!r}")
-    return SupervisorRef(SupervisorSpec([spec], restart=restart), name or spec.id)
+    def _report(self, report: Report) -> None:
+        if report.kind is ReportKind.RESTARTED and self._restarted is not None:
+            self._restarted(f"{report.supervisor}/{report.child}", report.error, report.restarts)

@@ -19,7 +19,8 @@ class Tree:
     """An actor and what it supervises.
 
     `kind` is "supervisor" or "actor". `state` is `starting`, `running`, `stopping`, `restarting` (waits for its restart)
-    or `stopped`. `mailbox_depth` counts the messages that wait, None where that cannot be known.
+    or `stopped`; of a store that writes outside also `suspended`: that cannot be written, and is tried again.
+    `mailbox_depth` counts the messages that wait, None where that cannot be known.
     """
 
     name: str
@@ -63,10 +64,10 @@ class Tree:
             yield from child._lines(f"{further}{'└─ ' if last else '├─ '}", f"{further}{'   ' if last else '│  '}")
 
 
-def tree_of(name: str, ref: Ref) -> Tree:
+def tree_of(name: str, ref: Ref, *, suspended: bool = False) -> Tree:
     """An actor that supervises nobody, as its ref shows it."""
     alive = ref.is_alive()
-    state = "restarting" if ref.suspended else "running" if alive else "stopped"
+    state = "restarting" if ref.suspended else "stopped" if not alive else "suspended" if suspended else "running"
     depth = len(ref.actor_inbox) if alive else None
     return Tree(name=name, kind="actor", state=state, restarts=ref.incarnation - 1, mailbox_depth=depth)
 

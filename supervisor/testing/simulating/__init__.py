@@ -1,0 +1,1 @@
+"""Histories of a whole system, each from one integer."""

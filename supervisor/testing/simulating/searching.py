@@ -1,0 +1,144 @@
+"""`simulate`: plays the histories of many seeds of a program, and tells of the first that fails, made small.
+
+Owns what one seed comes to. Promises: a seed's finding is the same wherever and with whatever others it is played.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
+
+from seqtor.system import Supervisor
+from seqtor.testing.checkers.evidence import Violation
+from seqtor.testing.instead import StandIns
+from seqtor.testing.simulating.drawing import drawn
+from seqtor.testing.simulating.plan import Plan, Workload, make_plan
+from seqtor.testing.simulating.playing import Invariant, Played, play, targets_of
+from seqtor.testing.simulating.shrinking import shrink
+from seqtor.testing.simulating.telling import told
+
+__all__ = ["TRIES", "TRIGGERS", "Failing", "Finding", "Program", "Simulated", "simulate"]
+
+TRIGGERS = 40
+TRIES = 200
+
+
+class Simulated(NamedTuple):
+    """What one seed came to: counts, and what did not hold."""
+
+    seed: int
+    violations: tuple[Violation, ...]
+    seqs: int
+    states: Counter[str]
+    crashes: int
+    processes: int
+    steps: int
+    virtual_s: float
+
+
+class Finding(NamedTuple):
+    """A history that fails, made small: its lines, and how large it was."""
+
+    seed: int
+    violations: tuple[Violation, ...]
+    lines: tuple[str, ...]
+    triggers: tuple[int, int]  # Before, and now.
+    faults: tuple[int, int]
+    switches: tuple[int, int]
+
+
+class Program:
+    """A program as it is simulated. `make` gives the system, for each history: the same one, or a new one.
+
+    `workload` gives the triggers (default: drawn from the schemas of all that have handlers), `triggers` of them at most.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[], Supervisor],
+        workload: Workload | None = None,
+        *,
+        triggers: int = TRIGGERS,
+        instead: Callable[[], StandIns] = StandIns,
+        invariants: Sequence[Invariant] = (),
+    ) -> None:
+        self._make = make
+        self._workload = workload
+        self._triggers = triggers
+        self._instead = instead
+        self._invariants = invariants
+
+    def plan(self, seed: int) -> Plan:
+        """What a seed decides. Raises CannotDraw, and what the workload raises."""
+        system = self._make()
+        work = drawn(system) if self._workload is None else self._workload
+        return make_plan(seed, work, self._triggers, targets_of(system))
+
+    def play(self, plan: Plan) -> Played:
+        """Play it. Raises NotGiven for what is outside and has no stand-in, if that is asked for."""
+        return play(self._make(), plan, instead=self._instead(), invariants=self._invariants)
+
+    def simulate(self, seed: int) -> Simulated:
+        """Play the history of a seed."""
+        played = self.play(self.plan(seed))
+        states = Counter({state.value: count for state, count in sorted(played.states.items())})
+        return Simulated(
+            seed, played.violations, len(played.evidence.ended), states, played.crashes, played.processes, played.steps,
+            played.virtual_s,
+        )  # fmt: skip
+
+    def find(self, seed: int, tries: int = TRIES) -> Finding:
+        """The history of a seed that fails, made small with at most so many plays. Raises LookupError for one that holds."""
+        plan = self.plan(seed)
+        first = self.play(plan)
+        if not first.violations:
+            raise LookupError(f"nothing is found with seed {seed}")
+        checkers = {first.violations[0].checker}
+
+        def fails(smaller: Plan) -> frozenset[int] | None:
+            played = self.play(smaller)
+            return played.switches if checkers & {each.checker for each in played.violations} else None
+
+        small = self.play(shrink(plan, fails, tries))
+        sizes: Any = [(len(getattr(plan, name)), len(getattr(small.plan, name))) for name in ("handed", "faults")] + [
+            (len(first.switches), len(small.switches))
+        ]
+        return Finding(seed, small.violations, tuple(told(small)), *sizes)
+
+
+class Failing(AssertionError):
+    """A history in which something does not hold; the text tells it, made small. `finding` is the same as data."""
+
+    def __init__(self, finding: Finding) -> None:
+        super().__init__("\n".join([f"seed {finding.seed} fails:", *finding.lines]))
+        self.finding = finding
+
+
+def simulate(
+    system: Supervisor | Callable[[], Supervisor],
+    seeds: Iterable[int] = range(20),
+    *,
+    workload: Workload | None = None,
+    invariants: Sequence[Invariant] = (),
+    instead: StandIns | None = None,
+    triggers: int = TRIGGERS,
+) -> list[Simulated]:
+    """Play the history of each seed, as `seqtor simulate` does; raise Failing for the first that fails, made small.
+
+    `system` is a system with its registrations, or a function that makes one for each history. `workload(random)` gives the
+    triggers, `triggers` of them at most (default: drawn from the schemas). `invariants` are called with the snapshot after
+    every seq that was visible: False, or raising, breaks one. What is outside and has no stand-in in `instead` is called,
+    opened and carried out as it is, as in `run`.
+    """
+    make = (lambda: system) if isinstance(system, Supervisor) else system
+    program = Program(
+        make, workload, triggers=triggers, instead=lambda: instead or StandIns(), invariants=tuple(invariants)
+    )
+    played = []
+    for seed in seeds:
+        found = program.simulate(seed)
+        if found.violations:
+            raise Failing(program.find(seed))
+        played.append(found)
+    return played
