@@ -6,6 +6,8 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -25,13 +27,25 @@ os.environ.update(
 )
 
 
+@pytest.fixture(autouse=True)
+def no_handler_is_left() -> Iterator[None]:
+    """Fail if a simulation has left a handler that stands somewhere: its thread keeps all of it alive."""
+    before = handlers_in_flight()
+    yield
+    assert handlers_in_flight() <= before, "stop() or drop() the dispatchers"
+
+
+def handlers_in_flight() -> set[threading.Thread]:
+    return {thread for thread in threading.enumerate() if getattr(thread, "mailbox", None) is not None}
+
+
 @pytest.fixture(scope="session")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Build the wheel from a copy of the checkout, so that leftovers of earlier builds cannot slip into it."""
     copy = tmp_path_factory.mktemp("checkout")
     for name in ("actors", "messages", "supervisor"):
         shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("LICENSE", "README.md", "pyproject.toml"):
+    for name in ("LICENSE", "README.md", "_seqtor_pytest.py", "pyproject.toml"):
         if (ROOT / name).exists():
             shutil.copy2(ROOT / name, copy)
     subprocess.run(

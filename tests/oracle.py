@@ -21,6 +21,7 @@ from seqtor.messages import Commit, CommitIntent, Write
 
 __all__ = [
     "Outcome",
+    "PastDeadline",
     "PlainCollection",
     "PlainCustom",
     "PlainDocument",
@@ -30,6 +31,10 @@ __all__ = [
     "error_key",
     "run_to_end",
 ]
+
+
+class PastDeadline(BaseException):
+    """What a handler raises to the oracle where it would go on past its deadline."""
 
 
 class Outcome(NamedTuple):
@@ -530,6 +535,19 @@ class SerialOracle:
             state = State.RETRYING
         return self._note(Outcome(state, result, error, self.contents()))
 
+    def expire(
+        self, handler: Callable[[Any, Any], Any], trigger: Any, *, first_snapshot: int | None, by_completion: bool
+    ) -> bool:
+        """The next seq ends past its deadline, as was recorded; whether its handler would go on past any."""
+        before = self._now()
+        ended = self.run(handler, trigger, first_snapshot=first_snapshot, by_completion=by_completion)
+        for name, state in before.items():
+            self.stores[name].state = state
+        self.outcomes.pop()
+        self._states.pop()
+        self._note(Outcome(State.DEADLINE, None, None, self.contents()))
+        return ended.state is State.DEADLINE
+
     def skip(self, state: State) -> Outcome:
         """The next seq ends without an effect, by no doing of its handler: aborted, or past its deadline."""
         return self._note(Outcome(state, None, None, self.contents()))
@@ -562,6 +580,8 @@ class SerialOracle:
                 self.stores[name].validate(after[name], seq, view)
         except Rejected as rejection:
             return State.REJECTED, None, rejection
+        except PastDeadline:
+            return State.DEADLINE, None, None
         except Exception as error:
             return State.FAILED, None, error
         for name, state in after.items():

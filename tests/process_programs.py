@@ -451,10 +451,21 @@ def fail_awkwardly(trigger: Any, tx: Transaction) -> None:
 
 
 def fail_locally(trigger: Any, tx: Transaction) -> None:
-    class Local(Exception):
+    class Local(OSError):
         pass
 
     raise Local("from here")
+
+
+def ask_for_stats(trigger: Any, tx: Transaction) -> None:
+    HERE[0].system.stats()
+
+
+def reject_locally(trigger: Any, tx: Transaction) -> None:
+    class Local(Rejected):
+        pass
+
+    raise Local("no", "full", left=3)
 
 
 def leave(trigger: Any, tx: Transaction) -> None:
@@ -530,8 +541,9 @@ VERBS = {
     for function in (
         call_and_die, everything, low_level, add, increment, put, put_int, get_int, at_doors, call,
         call_and_fail, call_and_exit, call_with_tx, die, die_once, spin, where, compute, reject, tell, hold,
-        copy_b, put_both, fail, fail_awkwardly, fail_locally, leave, interrupt, return_local, write_local,
-        verbs_of_the_system, wrong_store, wrong_trigger, wrong_effect, read_three, read_all, read_some,
+        copy_b, put_both, fail, fail_awkwardly, fail_locally, reject_locally, ask_for_stats, leave, interrupt,
+        return_local, write_local, verbs_of_the_system, wrong_store, wrong_trigger, wrong_effect, read_three,
+        read_all, read_some,
     )
 }  # fmt: skip
 

@@ -33,8 +33,8 @@ from seqtor import (
     Transaction,
     Trigger,
 )
+from tests.simulation.crash_world import TARGETS
 from tests.simulation.crashes import Crash, CrashBase, Crashes, crashing
-from tests.simulation.test_actor_crashes import TARGETS
 
 __all__ = ["main"]
 

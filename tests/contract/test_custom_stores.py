@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any, ClassVar, Literal
 
 import pytest
+from loguru import logger
 
 from seqtor import (
     Access,
@@ -185,6 +186,22 @@ def test_a_store_that_cannot_recover_stops_the_start_and_is_named(
     assert caught.value.__cause__ is error
     with pytest.raises(NotRunning):
         theatre.system.submit(Deposit())
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_stores_that_recover_after_another_could_not_change_nothing(seed: int) -> None:
+    theatre = Theatre(Supervisor(dispatchers=lambda _: SimulatedDispatchers(seed)), "core")
+    theatre.script.on_recover.append(OSError("no such disk"))
+    lines: list[str] = []
+    sink = logger.add(lambda line: lines.append(line.record["message"]), level="ERROR")
+    logger.enable("seqtor")
+    try:
+        with pytest.raises(RegistrationError, match="store 'scripted' could not recover"):
+            theatre.system.start()
+    finally:
+        logger.disable("seqtor")
+        logger.remove(sink)
+    assert not [line for line in lines if "Root" in line]
 
 
 def test_a_start_that_failed_can_be_tried_again(theatre: Theatre) -> None:

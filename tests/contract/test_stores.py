@@ -2,12 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, ClassVar, Literal
+import contextlib
+import sqlite3
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal, NamedTuple
 
-from seqtor import Access, Collection, Document, Record, StoreActor
+import pytest
+
+from seqtor import (
+    Access,
+    Collection,
+    Derived,
+    Document,
+    Files,
+    Record,
+    SourceChange,
+    StoreActor,
+    StoreRef,
+    Supervisor,
+    Table,
+)
 from seqtor.actors import Checkpoint, Commit, StoreSpec, Write
-from tests.contract.store_suite import KEYS, StoreContract
+from seqtor.testing import OutsideStoreContract, StoreContract
+from seqtor.testing.stores import KEYS
+from tests.outside_programs import Box, Mirror
 
 Values = dict[str, int]  # Replaced and never changed, so it is as good as immutable.
 
@@ -223,3 +242,167 @@ class TestLedgerThatCrashesOnceAtEachCommit(LedgerContract):
     """A custom store that crashes all the time still keeps every promise."""
 
     store_class = StumblingLedger
+
+
+class Both(NamedTuple):
+    """A derived store as a deed has it: it reads one and writes the other."""
+
+    derived: Any
+    source: Any
+
+
+def numbers_of(book: Mapping[str, Number]) -> Numbers:
+    """All of them."""
+    return Numbers(**{key: value.number for key, value in book.items()})
+
+
+def numbers_after(numbers: Numbers, changes: Sequence[SourceChange]) -> Numbers:
+    """Those that have changed."""
+    return numbers.replace(**{change.key: change.new.number for change in changes})
+
+
+class TestDerived(StoreContract):
+    """A derived store, which is written through its source."""
+
+    follows = True
+
+    def make_spec_in(self, system: Supervisor) -> StoreSpec[Any]:
+        self._source = system.store("source", Collection(Number, initial={key: Number() for key in KEYS}))
+        return self.make_derived()
+
+    def make_derived(self) -> StoreSpec[Any]:
+        """The recipe, when the source is there."""
+        return Derived(Numbers, [self._source], rebuild=numbers_of, reconcile=None)
+
+    def look(self, reader: Any, store: StoreRef[Any]) -> Both:
+        return Both(reader[store], reader[self._source])
+
+    def read(self, view: Both, key: str) -> int:
+        return int(getattr(view.derived.fields, key))
+
+    def write(self, view: Both, key: str, value: int) -> None:
+        view.source[key] = Number(number=value)
+
+    def read_all(self, view: Both) -> Values:
+        return dict(view.derived.value)
+
+
+class TestDerivedByFolding(TestDerived):
+    """A derived store that gets only what a commit changes."""
+
+    def make_derived(self) -> StoreSpec[Any]:
+        return Derived(Numbers, [self._source], rebuild=numbers_of, fold=numbers_after, reconcile=None)
+
+
+class TestDerivedWithAFile(TestDerivedByFolding):
+    """A derived store that keeps a file, so it has a thread of its own."""
+
+    @pytest.fixture(autouse=True)
+    def _file(self, tmp_path: Path) -> None:
+        self._path = tmp_path / "numbers.json"
+
+    def make_derived(self) -> StoreSpec[Any]:
+        return Derived(
+            Numbers, [self._source], rebuild=numbers_of, fold=numbers_after, reconcile=None, export=self._path
+        )
+
+
+class TestMirror(OutsideStoreContract):
+    """A user's own store that writes outside."""
+
+    def make_place(self) -> Box:
+        return Box()
+
+    def make_spec_at(self, place: Box) -> StoreSpec[Any]:
+        return Mirror.spec(place)
+
+    def found(self, place: Box) -> Values:
+        return dict(place.values)
+
+    def edit(self, place: Box, key: str, value: int | None) -> None:
+        place.edit(key, value)
+
+    def read(self, view: Any, key: str) -> int:
+        return int(view.get(key))
+
+    def write(self, view: Any, key: str, value: int) -> None:
+        view.put(key, value)
+
+    def read_all(self, view: Any) -> Values:
+        return dict(view.all())
+
+
+class TestFiles(OutsideStoreContract):
+    """A folder."""
+
+    @pytest.fixture(autouse=True)
+    def _folder(self, tmp_path: Path) -> None:
+        self._path, self._places = tmp_path, 0
+
+    def make_place(self) -> Path:
+        self._places += 1
+        place = self._path / str(self._places)
+        place.mkdir()
+        return place
+
+    def make_spec_at(self, place: Path) -> StoreSpec[Any]:
+        return Files(place, look_every=None)
+
+    def found(self, place: Path) -> Values:
+        return {each.name: int(each.read_text()) for each in place.iterdir() if each.is_file()}
+
+    def edit(self, place: Path, key: str, value: int | None) -> None:
+        if value is None:
+            (place / key).unlink()
+        else:
+            (place / key).write_text(str(value))
+
+    def read(self, view: Any, key: str) -> int:
+        return int(view[key])
+
+    def write(self, view: Any, key: str, value: int) -> None:
+        view[key] = str(value)
+
+    def read_all(self, view: Any) -> Values:
+        return {key: int(value) for key, value in view.items()}
+
+
+class TestTable(OutsideStoreContract):
+    """A table of a SQLite database."""
+
+    @pytest.fixture(autouse=True)
+    def _database(self, tmp_path: Path) -> None:
+        self._path, self._places = tmp_path, 0
+
+    def make_place(self) -> str:
+        self._places += 1
+        path = self._path / f"{self._places}.db"
+        with contextlib.closing(sqlite3.connect(path)) as database:
+            database.execute("create table number (key text primary key, number bigint)")
+        return str(path)
+
+    def make_spec_at(self, place: str) -> StoreSpec[Any]:
+        return Table(f"sqlite:///{place}", Number)
+
+    def found(self, place: str) -> Values:
+        with contextlib.closing(sqlite3.connect(place, timeout=10, isolation_level=None)) as database:
+            return dict(database.execute("select key, number from number"))
+
+    def edit(self, place: str, key: str, value: int | None) -> None:
+        with contextlib.closing(sqlite3.connect(place, timeout=10, isolation_level=None)) as database:
+            if value is None:
+                database.execute("delete from number where key = ?", (key,))
+            else:
+                database.execute(
+                    "insert into number (key, number) values (?, ?) on conflict (key) do update set number = ?",
+                    (key, value, value),
+                )
+
+    def read(self, view: Any, key: str) -> int:
+        return int(view[key].number)
+
+    def write(self, view: Any, key: str, value: int) -> None:
+        view[key] = Number(number=value)
+
+    def read_all(self, view: Any) -> Values:
+        return {key: value.number for key, value in view.items()}

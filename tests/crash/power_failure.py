@@ -82,6 +82,8 @@ class Recording:
 
         def replace(old: Any, new: Any) -> None:
             real_replace(old, new)
+            if Path(old).name not in self._numbers:
+                return  # The side file, which is looked at as a whole.
             self._numbers[Path(new).name] = self._numbers.pop(Path(old).name)
             self.note(Op("rename", name=Path(old).name, other=Path(new).name))
 

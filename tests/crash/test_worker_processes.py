@@ -77,6 +77,50 @@ GUARDED = 'if __name__ == "__main__":\n    main()\n'
 SAYS = "1 3\nTrue negative\n3\n"
 
 
+HEAD = """
+from seqtor import HandlerFailed, Supervisor, Trigger
+
+system = Supervisor(settings={"processes": 1})
+
+
+"""
+UNDER_GUARD = {
+    "handler": HEAD
+    + """
+class Add(Trigger[int]):
+    pass
+
+
+if __name__ == "__main__":
+
+    @system.on(Add, executor="process")
+    def add(trigger, tx):
+        return 1
+""",
+    "trigger": HEAD
+    + """
+def add(trigger, tx):
+    return 1
+
+
+if __name__ == "__main__":
+
+    class Add(Trigger[int]):
+        pass
+
+    system.on(Add, executor="process")(add)
+""",
+}
+STARTED = """
+    with system:
+        try:
+            system.ask(Add(), timeout=60)
+        except HandlerFailed as failed:
+            print(failed)
+        print(system.stats().processes_replaced, "replaced")
+"""
+
+
 def write(folder: Path, *, end: str = GUARDED, journal: str = "", name: str = "bank.py") -> Path:
     path = folder / name
     path.parent.mkdir(exist_ok=True)
@@ -136,6 +180,19 @@ def test_handlers_in_the_main_module_of_a_package_are_refused(tmp_path: Path) ->
     write(tmp_path, name="package/__main__.py")
     done = run("-m", "package", cwd=tmp_path)
     assert "is defined in package.__main__, which worker processes do not execute" in done.stderr
+
+
+@pytest.mark.parametrize("what", ["handler", "trigger"])
+def test_what_is_defined_only_in_the_program_that_is_started_is_named_and_no_process_dies_of_it(
+    what: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "bank.py"
+    path.write_text(UNDER_GUARD[what] + STARTED, encoding="utf-8")
+    done = run("-W", "error", path, cwd=tmp_path)
+    name = {"handler": "add", "trigger": "Add"}[what]
+    assert f"a worker process has imported {path} and finds no {name} there: define it where importing" in done.stdout
+    assert "and not under if __name__ == '__main__'" in done.stdout
+    assert done.stdout.endswith("\n0 replaced\n")
 
 
 def test_a_program_that_starts_whenever_it_is_imported_is_told_to_guard_its_start(tmp_path: Path) -> None:

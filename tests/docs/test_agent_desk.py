@@ -98,7 +98,7 @@ class Questions:
     def wait(self) -> tuple[str, str]:
         """Wait for the next question: what it is, and the id of its call."""
         while b"\n" not in self._rest:
-            assert select.select([self._file], [], [], WAIT_S)[0], "the model was not asked"
+            assert self._has_more(WAIT_S), "the model was not asked"
             self._rest += os.read(self._file, 4096)
         line, _, self._rest = self._rest.partition(b"\n")
         kind, call_id = line.decode().split()
@@ -106,10 +106,15 @@ class Questions:
 
     def are_none(self) -> bool:
         """Whether nothing was asked that was not waited for."""
-        return not self._rest and not select.select([self._file], [], [], 0)[0]
+        return not self._rest and not self._has_more(0)
 
     def close(self) -> None:
         os.close(self._file)
+
+    def _has_more(self, timeout_s: float) -> bool:
+        poll = select.poll()  # Not `select`, which takes no descriptor above 1023.
+        poll.register(self._file, select.POLLIN)
+        return bool(poll.poll(timeout_s * 1000))
 
 
 @pytest.fixture

@@ -46,6 +46,9 @@ def test_the_installed_wheel_runs_the_first_program_of_the_readme(wheel: Path, t
     assert (done.stdout, done.stderr) == (first.output, "")
     assert first.output == "95\n"
 
+    testing = "import sys, seqtor.testing; print('pytest' in sys.modules, len(seqtor.testing.__all__) > 0)"
+    assert run(python, "-W", "error", "-c", testing, cwd=elsewhere).stdout == "False True\n", "without pytest, too"
+
     (computing,) = programs_of(Path("docs/how-to/cpu-bound.md"))
     (elsewhere / "computing.py").write_text(computing.text, encoding="utf-8")
     done = run(python, "-W", "error", "computing.py", cwd=elsewhere)

@@ -106,7 +106,7 @@ def quote(key: str) -> tuple[int, str]:
 
 def make_system(backend: MemoryBackend, seed: int = 1) -> Supervisor:
     """The system that writes all of it."""
-    system = Supervisor(backend, dispatchers=lambda settings: SimulatedDispatchers(seed))
+    system = Supervisor(backend, dispatchers=lambda settings: SimulatedDispatchers(seed, interleaving=0.0))
     items = system.store("items", Collection(Item, initial={"first": Item(count=1, data=b"\x00\xff")}))
     totals = system.store("totals", Document(Totals))
     notes = system.store("notes", Notes.spec())

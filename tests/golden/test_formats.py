@@ -11,6 +11,8 @@ from seqtor.messages.records import FORMAT
 from tests.golden.program import Add, dump, fresh, load, make_system
 
 FILES = sorted(Path(__file__).parent.glob("format-*.jsonl"))
+# The same format, without the library's own store of schedules.
+OLDER = (Path(__file__).with_name("before-schedules.jsonl"),)
 
 
 def lines(path: Path) -> list[str]:
@@ -28,7 +30,7 @@ def test_what_is_written_now_is_what_the_newest_format_says() -> None:
     )
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [*OLDER, *FILES], ids=lambda path: path.stem)
 def test_a_journal_of_an_old_format_comes_back_and_goes_on(path: Path) -> None:
     backend = load(lines(path))
     with make_system(backend, seed=7) as system:

@@ -11,7 +11,7 @@ import collections
 import dataclasses
 import os
 import sys
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 from unittest import mock
@@ -46,6 +46,7 @@ from tests.properties.language import (
     stores,
     written_stores,
 )
+from tests.seeds import scaled
 
 __all__ = ["Case", "cases", "examples", "run_simulated", "run_threaded"]
 
@@ -56,7 +57,7 @@ def examples(count: int, *, shrink: bool = True) -> Callable[[Any], Any]:
     """Hypothesis settings; SEQTOR_EXAMPLES=50 multiplies the number of examples by 50."""
     phases = (Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink) if shrink else (Phase.explicit, Phase.generate)
     return settings(
-        max_examples=int(count * float(os.environ.get("SEQTOR_EXAMPLES", "1"))),
+        max_examples=scaled(count),
         deadline=None,
         phases=phases,
         print_blob=shrink,
@@ -238,7 +239,7 @@ def run_simulated(case: Case, seed: int) -> None:
     """Execute on one thread in the order that the seed chooses, and compare."""
     simulation = SimulatedDispatchers(seed, threads=case.threads)
     with horizon(case.horizon):
-        system = Supervisor(dispatchers=lambda _: simulation, settings=OFTEN)
+        system = Supervisor(dispatchers=lambda _: simulation, settings=NEVER)
         desk = Desk(case, system, pause=lambda ticks: None, tick_s=0.001)
         with system:
             first = system._running._path.board.newest  # type: ignore[union-attr]
@@ -254,7 +255,7 @@ def run_simulated(case: Case, seed: int) -> None:
 def run_threaded(case: Case) -> None:
     """Execute on real threads, switching as often as the interpreter can, and compare."""
     with horizon(case.horizon), switching_often():
-        system = Supervisor(settings={"threads": case.threads, **OFTEN})
+        system = Supervisor(settings={"threads": case.threads, **NEVER})
         desk = Desk(case, system, pause=lambda ticks: os.sched_yield() if ticks else None, tick_s=0.0)
         with system:
             first = system._running._path.board.newest  # type: ignore[union-attr]
@@ -267,7 +268,7 @@ def run_threaded(case: Case) -> None:
             check(desk, submissions, first)
 
 
-OFTEN = {"restart_intensity": 1_000_000}  # Stores that crash are part of the programs.
+NEVER = {"restart_intensity": 0}  # A crash of the core breaks the system down: it is not healed behind the test's back.
 
 
 @contextmanager
@@ -368,7 +369,7 @@ def outcome_of(submission: Submission[Any]) -> tuple[State, Any, BaseException |
         return State.FAILED, None, failure.__cause__
 
 
-def check_publications(desk: Desk, publication: Any, oracle: Any, last_seq: int) -> None:
+def check_publications(desk: Any, publication: Any, oracle: Any, last_seq: int) -> None:
     """At every publication the state is the oracle's, and the keys that changed were announced."""
     refs = tuple(desk.refs.values())
     before = contents_of(Snapshot(publication.seq, publication.states, refs), desk.refs)
@@ -416,13 +417,14 @@ def check_record(record: RunRecord, state: State, error: BaseException | None) -
     assert record.submitted_at <= record.sequenced_at <= record.committed_at
 
 
-def check_stats(desk: Desk, records: list[RunRecord]) -> None:
-    """The figures add up to the records."""
+def check_stats(desk: Any, records: list[RunRecord], others: Mapping[State, int] | None = None) -> None:
+    """The figures add up to the records, and to how those ended that have none of their own."""
     stats: Stats = desk.system.stats()
     count = len(records)
     assert stats.current_seq == stats.committed_through == stats.durable_through == stats.next_commit_seq - 1 == count
     assert (stats.queued, stats.in_flight, stats.pending_commits, stats.head_age) == (0, 0, 0, None)
-    assert stats.state_counts == dict(collections.Counter(record.state for record in records))
+    states = collections.Counter(record.state for record in records)
+    assert stats.state_counts == dict(states + collections.Counter(others or {}))
     conflicts = sum(len(record.conflicts) for record in records)
     assert stats.conflicts == conflicts
     assert stats.restarts == desk_restarts(desk, records)
@@ -432,6 +434,6 @@ def check_stats(desk: Desk, records: list[RunRecord]) -> None:
     assert report.wasted_executions == conflicts
 
 
-def desk_restarts(desk: Desk, records: list[RunRecord]) -> int:
+def desk_restarts(desk: Any, records: list[RunRecord]) -> int:
     """A store that crashes on a commit is offered it three times."""
     return 3 * sum(1 for record in records if record.error == "Boom: validate")

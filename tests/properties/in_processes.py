@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from seqtor import StoreRef, Supervisor, Transaction, Trigger
-from tests.properties.execution import OFTEN, AsyncProgram, Case, Desk, Submitted, SyncProgram, check, wait_for
+from tests.properties.execution import NEVER, AsyncProgram, Case, Desk, Submitted, SyncProgram, check, wait_for
 from tests.properties.language import Execution, Steps, perform
 
 __all__ = ["run_in_processes"]
@@ -70,7 +70,7 @@ def run_in_processes(case: Case) -> None:
     """Execute in two worker processes, on threads and on the loop, and compare with the serial oracle."""
     plain = [dataclasses.replace(each, by_completion=False, declares=None) for each in case.submitted]
     case = dataclasses.replace(case, submitted=tuple(plain))
-    system = Supervisor(settings={"threads": case.threads, "processes": 2, **OFTEN})
+    system = Supervisor(settings={"threads": case.threads, "processes": 2, **NEVER})
     desk = ProcessDesk(case, system)
     with system:
         first = system._running._path.board.newest  # type: ignore[union-attr]

@@ -23,6 +23,7 @@ from seqtor import (
     Document,
     Record,
     Rejected,
+    Restart,
     Snapshot,
     StoreActor,
     StoreRef,
@@ -31,13 +32,15 @@ from seqtor import (
 from seqtor.messages import Checkpoint, Commit, Write
 from tests.oracle import PlainCollection, PlainCustom, PlainDocument, PlainStore, SerialOracle
 
-__all__ = ["KEYS", "Boom", "Step", "Steps", "Stores", "contents_of", "perform", "programs", "step_lists", "stores"]
+__all__ = ["FOREVER", "KEYS", "Boom", "Step", "Steps", "Stores", "contents_of", "perform", "programs", "step_lists",
+           "stores"]  # fmt: skip
 
 Step = tuple[Any, ...]
 Steps = tuple[Step, ...]
 KEYS = ("a", "ab", "abc", "b", "ba", "c")
 PREFIXES = ("", "a", "ab", "b", "z")
 BOUNDS = (None, "a", "ab", "abd", "b", "c", "d")
+FOREVER = -1  # The ticks of a pause that nothing but a deadline ends.
 
 
 class Boom(Exception):
@@ -191,6 +194,9 @@ def sheet_is_low(sheet: Any) -> bool:
     return bool(sheet.a + sheet.c < 20)
 
 
+OFTEN = Restart(intensity=1_000_000)  # That a store crashes is part of the programs.
+
+
 @dataclasses.dataclass(frozen=True)
 class Stores:
     """Which stores a system has: for each an initial content, and whether its commits run the user's code."""
@@ -209,7 +215,7 @@ class Stores:
             "loose": system.store("loose", Collection(Loose, self._loose(), self._loose_invariants())),
             "sheet": system.store("sheet", Document(Sheet, invariants=self._sheet_invariants())),
             "account": system.store("account", Document(Account)),
-            "ints": system.store("ints", self.ints.spec()),
+            "ints": system.store("ints", self.ints.spec(), restart=OFTEN),
         }
 
     def oracle(self) -> SerialOracle:
@@ -320,7 +326,7 @@ Pauses = Generator[int, None, bool]
 
 
 def perform(steps: Steps, run: Execution) -> Pauses:
-    """Carry out the steps; yields where the handler should give way. True if the program has ended early."""
+    """Carry out the steps; yields for how many ticks the handler should give way. True if the program has ended early."""
     for step in steps:
         ended = yield from OPERATIONS[step[0]](run, *step[1:])
         if ended:
@@ -542,6 +548,13 @@ def pause(run: Execution, ticks: int) -> Pauses:
     return False
 
 
+def hang_if(run: Execution, modulus: int, remainder: int) -> Pauses:
+    """Go on for ever, as the accumulator says: an attempt with stale reads may hang, and the one that counts not."""
+    if run.acc % modulus == remainder:
+        yield FOREVER
+    return False
+
+
 def commit_whole(run: Execution, names: tuple[str, ...], amount: int, mistake: str | None) -> Pauses:
     """The low-level form: read whole stores, change the copies, return the intents."""
     intents: list[CommitIntent] = []
@@ -576,7 +589,7 @@ OPERATIONS: dict[str, Callable[..., Pauses]] = {
         int_range, glance, moved, moved_field, ask, reject_if, raise_if,
     )
 }  # fmt: skip
-OPERATIONS |= {operation.__name__: operation for operation in (branch, attempt, stop_if, pause, commit_whole)}
+OPERATIONS |= {operation.__name__: operation for operation in (branch, attempt, stop_if, pause, hang_if, commit_whole)}
 
 
 # Strategies --------------------------------------------------------------------------------------------------------

@@ -20,7 +20,7 @@ from seqtor.actors import SimulatedDispatchers
 from seqtor.actors.journal.encoding import GENESIS
 from seqtor.actors.journal.memory import MemoryBackend
 from tests.programs import WAIT_S, Deposit, Transfer, open_bank
-from tests.properties.execution import OFTEN, Case, Desk, cases, examples, switching_often, wait_for
+from tests.properties.execution import NEVER, Case, Desk, cases, examples, switching_often, wait_for
 
 ROOT = Path(__file__).parents[2]
 ELSEWHERE = """
@@ -76,7 +76,7 @@ def test_any_program_gives_the_same_chain_again_under_any_order_of_execution(
     backend = MemoryBackend() if journaled else None
     desk = Desk(
         case,
-        Supervisor(backend, dispatchers=lambda _: simulation, settings=OFTEN),
+        Supervisor(backend, dispatchers=lambda _: simulation, settings=NEVER),
         pause=lambda ticks: None,
         tick_s=0.0,
     )
@@ -91,7 +91,7 @@ def test_any_program_gives_the_same_chain_again_under_any_order_of_execution(
 @given(case=cases)
 def test_any_program_that_ran_on_real_threads_gives_the_same_chain_again(case: Case) -> None:
     with switching_often():
-        system = Supervisor(MemoryBackend(), settings={"threads": case.threads, **OFTEN})
+        system = Supervisor(MemoryBackend(), settings={"threads": case.threads, **NEVER})
         desk = Desk(case, system, pause=lambda ticks: None, tick_s=0.0)
         with system:
             submit_all(desk, lambda: None)

@@ -29,7 +29,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-__all__ = ["PostgresServer", "base_url", "schema_url", "until", "with_option"]
+__all__ = ["PostgresServer", "base_url", "schema_url", "table_url", "until", "with_option"]
 
 START_DEADLINE_S = 60.0
 SETTINGS = {
@@ -262,3 +262,11 @@ def schema_url(at_the_end: Callable[[Callable[[], None]], Any]) -> str:
     url = with_option(base_url(), f"schema={schema}")
     at_the_end(drop)
     return url
+
+
+def table_url(at_the_end: Callable[[Callable[[], None]], Any]) -> str:
+    """The URL of a database whose tables are in a schema that nobody else uses; what drops it is handed to `at_the_end`."""
+    url, _, schema = schema_url(at_the_end).rpartition("schema=")
+    with psycopg.connect(base_url(), autocommit=True) as connection:
+        connection.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(schema)))
+    return f"{url}options=-csearch_path%3D{schema}"

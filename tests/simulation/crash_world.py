@@ -9,11 +9,14 @@ import asyncio
 import random
 import threading
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, cast
+
+import pytest
 
 from seqtor import (
     Access,
+    Cancelled,
     Collection,
     EffectContext,
     HandlerFailed,
@@ -29,13 +32,39 @@ from seqtor import (
     Trigger,
     current_call_id,
 )
-from seqtor.actors import Checkpoint, Commit, Write
+from seqtor.actors import Checkpoint, Commit, SimulatedDispatchers, Write
+from seqtor.actors.base import Actor
+from seqtor.actors.committer import Committer
+from seqtor.actors.coordinator import Coordinator
+from seqtor.actors.dispatchers.exploring import Explorer, RandomWalk
+from seqtor.actors.effects import Effects
+from seqtor.actors.journal.actor import Journal
+from seqtor.actors.journal.memory import MemoryBackend
+from seqtor.actors.sequencer import Sequencer
+from seqtor.actors.stores.cell import StoreCell
+from seqtor.testing import watch
 from tests.programs import WAIT_S
+from tests.simulation.crashes import Crash, CrashBase, crashing
 
-__all__ = ["CrashWorld"]
+__all__ = ["CRASHES", "OFTEN", "TARGETS", "CrashWorld", "at_rest", "survive"]
 
-OFTEN = {"restart_intensity": 1_000_000}
+OFTEN = {"restart_intensity": 1_000_000, "deadline": 1e6, "deadline_completion": 1e6}
+CRASHES = 6
+STEPS_MAX = 200_000  # Far more than it takes: what is never answered fails soon.
 KEYS = 5
+DELAYS = (0.001, 0.004, 0.02)
+
+TARGETS: dict[type[Actor], tuple[str, ...]] = {
+    Sequencer: ("actors/sequencer/actor.py", "actors/sequencer/waiting.py", "actors/sequencer/window.py",
+                "actors/sequencer/outside.py"),
+    Committer: ("actors/committer/actor.py", "actors/committer/state.py", "actors/committer/history.py",
+                "actors/committer/stalls.py", "actors/committer/aged.py", "actors/committer/footprints.py",
+                "actors/deferrals.py"),
+    Coordinator: ("actors/coordinator.py", "actors/run_records.py", "actors/completion.py", "actors/deferrals.py"),
+    StoreCell: ("actors/stores/cell.py",),
+    Effects: ("actors/effects/actor.py",),
+    Journal: ("actors/journal/actor.py", "actors/journal/open_runs.py"),
+}  # fmt: skip
 
 
 class Number(Record):
@@ -100,6 +129,19 @@ class Put(Trigger[int]):
     value: int
 
 
+class Gather(Trigger[int]):
+    """Becomes one with others of its key that wait; adds all amounts."""
+
+    key: str
+    amount: int = 1
+
+
+class Newest(Trigger[int]):
+    """Becomes one with others of its key that wait; only the newest is executed."""
+
+    key: str
+
+
 class EvenNumbers(StoreActor[int, Any]):
     """A store of one number, on a thread of its own, that refuses odd ones."""
 
@@ -129,6 +171,7 @@ class CrashWorld:
         self.system = system
         self._chance = random.Random(seed)
         self.submissions: list[Submission[Any]] = []
+        self.cancelled: set[Submission[Any]] = set()
         self.calls: Counter[str] = Counter()
         self.tries: Counter[int] = Counter()
         self._lock = threading.Lock()
@@ -202,6 +245,20 @@ class CrashWorld:
                 raise ValueError("flaky")
             return add(tx, trigger.key)
 
+        def together(old: Gather, new: Gather) -> Gather:
+            if old.amount + new.amount > 3:
+                raise ValueError("too much at once")
+            return Gather(key=new.key, amount=old.amount + new.amount)
+
+        @system.on(Gather, coalesce=lambda trigger: trigger.key, merge=together)
+        def on_gather(trigger: Gather, tx: Transaction) -> int:
+            return add(tx, trigger.key, trigger.amount)
+
+        @system.on(Newest, coalesce=lambda trigger: trigger.key, writes=keys())
+        async def on_newest(trigger: Newest, tx: Transaction) -> int:
+            await asyncio.sleep(0.001)
+            return add(tx, trigger.key)
+
         @system.on(Put, writes=(lambda _: [even, (numbers, "puts")]) if declares else None)
         def on_put(trigger: Put, tx: Transaction) -> int:
             tx[even].write("value", trigger.value)
@@ -216,9 +273,14 @@ class CrashWorld:
             trigger: Trigger[Any] = chance.choice(
                 [Add(key=key), Add(key=key), AddSlowly(key=key), Order(number=number), Quote(number=number),
                  Flaky(key=key), Put(value=chance.randrange(10)), Advise(key=key, number=number),
-                 Inquire(key=key, number=number)]
+                 Inquire(key=key, number=number), Gather(key=key), Newest(key=key)]
             )  # fmt: skip
-            self.submissions.append(self.system.submit(trigger))
+            delay = chance.choice(DELAYS) if chance.random() < 0.2 else None
+            self.submissions.append(self.system.submit(trigger, delay=delay))
+            if chance.random() < 0.15:
+                taken_back = chance.choice(self.submissions[-4:])
+                if taken_back.cancel():
+                    self.cancelled.add(taken_back)
 
     def results(self) -> list[Any]:
         """Wait for all answers."""
@@ -226,7 +288,7 @@ class CrashWorld:
         for submission in self.submissions:
             try:
                 found.append(submission.result(WAIT_S))
-            except (HandlerFailed, Rejected) as error:
+            except (HandlerFailed, Rejected, Cancelled) as error:
                 found.append(type(error))
         return found
 
@@ -247,9 +309,15 @@ class CrashWorld:
             numbers[key] += amount
             if kind != "Acknowledged":
                 assert record.result == numbers[key], "what serial execution gives"
+        finished = {record.run for record in records if record.state not in (State.DEFERRED, State.RETRYING)}
         by_seq = {record.seq: record for record in records}
         for submission, result in zip(self.submissions, results, strict=True):
+            assert (result is Cancelled) == (submission in self.cancelled), "who was told so, and nobody else"
+            if result is Cancelled:
+                assert submission.id not in finished, "cancelled, and run all the same"
+                continue
             last = by_seq[submission.seq]  # type: ignore[index]
+            assert submission.id in (last.run, *last.coalesced) or last.trigger.type == "Flaky", "its own outcome"
             expected = {State.COMMITTED: last.result, State.FAILED: HandlerFailed, State.REJECTED: Rejected}
             assert result == expected[last.state]
         snapshot = system.snapshot()
@@ -265,14 +333,65 @@ class CrashWorld:
         assert all(self.tries[number] for number in orders), "every effect was carried out"
         assert all(count <= 1 + journal_crashes for count in self.calls.values()), "a call is not repeated"
         stats = system.stats()
-        assert sum(stats.state_counts.values()) == len(records)
-        assert (stats.queued, stats.in_flight, stats.outside, stats.effects_through) == (0, 0, 0, len(records))
+        coalesced = sum(len(record.coalesced) for record in records)
+        assert sum(stats.state_counts.values()) == len(records) + coalesced + len(self.cancelled)
+        assert stats.state_counts.get(State.CANCELLED, 0) == len(self.cancelled)
+        assert (stats.queued, stats.in_flight, stats.delayed, stats.outside, stats.effects_through) == (
+            0,
+            0,
+            0,
+            0,
+            len(records),
+        )
 
 
 def added(kind: str, fields: dict[str, Any]) -> tuple[str, int]:
     """What a trigger adds to which key."""
-    if kind in ("Add", "AddSlowly", "Flaky", "Advise", "Inquire"):
+    if kind in ("Add", "AddSlowly", "Flaky", "Advise", "Inquire", "Newest"):
         return fields["key"], 1
+    if kind == "Gather":
+        return fields["key"], fields["amount"]
     if kind == "Quote":
         return "quotes", fields["number"]
     return {"Order": "orders", "Put": "puts", "Acknowledged": "acknowledged"}[kind], 1
+
+
+def at_rest(system: Supervisor) -> bool:
+    stats = system.stats()
+    through = (stats.committed_through, stats.durable_through, stats.effects_through)
+    return not (stats.queued or stats.in_flight or stats.outside or stats.retries_waiting) and len(set(through)) == 1
+
+
+def survive(
+    seed: int,
+    kind: type[Actor],
+    backend: MemoryBackend | None,
+    patch: pytest.MonkeyPatch,
+    explorer: Callable[[random.Random], Explorer] = RandomWalk,
+    interleaving: float = 1.0,
+) -> int:
+    """Play a world in which actors of a kind are killed at any line; returns how many were."""
+    with crashing(patch) as crashes:
+        chance = random.Random(seed)
+        dispatchers = SimulatedDispatchers(
+            seed, steps_max=STEPS_MAX, lateness=0.05 * (seed % 2), explorer=explorer, interleaving=interleaving
+        )
+        system = Supervisor(backend, dispatchers=lambda _: dispatchers, settings=OFTEN)
+        noted = watch(system)
+        world = CrashWorld(system, seed)
+        with system:
+            for _ in range(CRASHES):
+                error = chance.choice([Crash, CrashBase])
+                crashes.plan(kind, TARGETS[kind], int(chance.expovariate(1 / 150)), None, error)
+                world.submit(8)
+                for _ in range(chance.randrange(200)):
+                    dispatchers.step()
+            results = world.results()
+            rests = 0
+            while rests < 3:
+                rests = rests + 1 if at_rest(system) else 0
+                dispatchers.step()
+            happened = sum(crashes.happened.values())
+            world.check(results, happened if kind is Journal else 0)
+            noted.check()
+        return happened

@@ -18,8 +18,8 @@ from seqtor.actors.base import Actor
 __all__ = ["Crash", "CrashBase", "Crashes", "crashing"]
 
 
-# What goes wrong there is a store's, and ends its run as failed; or the medium's, which is final.
-SPARED = ("_resolve", "_below", "_write")
+# What goes wrong there is a store's, and ends its run as failed; or the medium's, which is final; or a reaction's own.
+SPARED = ("_resolve", "_below", "_write", "_enter")
 
 
 class Crash(Exception):

@@ -23,7 +23,7 @@ from tests.properties.language import (
     UnnamedInts,
 )
 
-__all__ = ["dense_case"]
+__all__ = ["PRIORITIES", "dense_case", "dense_program", "dense_stores"]
 
 PRIORITIES = (Priority.NORMAL,) * 6 + (Priority.URGENT, Priority.LOW)
 
@@ -44,7 +44,13 @@ def dense_case(seed: int, triggers: int = 40, agents: float = 0.0) -> Case:
         )
         for _ in range(rng.randint(triggers // 2, triggers))
     )
-    stores = Stores(
+    stores = dense_stores(rng)
+    return Case(stores, submitted, threads=rng.randint(2, 8), horizon=rng.choice((None, None, None, 5, 1)))
+
+
+def dense_stores(rng: random.Random) -> Stores:
+    """Which stores there are, and what is in them."""
+    return Stores(
         items={key: rng.randrange(6) for key in KEYS if rng.random() < 0.5},
         items_guarded=rng.random() < 0.3,
         loose={key: rng.randrange(8) for key in KEYS[:3] if rng.random() < 0.7},
@@ -52,7 +58,6 @@ def dense_case(seed: int, triggers: int = 40, agents: float = 0.0) -> Case:
         sheet_guarded=rng.random() < 0.3,
         ints=rng.choice((Ints, UnnamedInts, GuardedInts, GuardedCoreInts)),
     )
-    return Case(stores, submitted, threads=rng.randint(2, 8), horizon=rng.choice((None, None, None, 5, 1)))
 
 
 def dense_program(rng: random.Random, hot: tuple[str, ...], *, asks: bool = False) -> Steps:

@@ -14,43 +14,26 @@ import pytest
 from seqtor import Rejected, Submission, Supervisor
 from seqtor.actors import SimulatedDispatchers
 from seqtor.actors.base import Actor
-from seqtor.actors.committer import Committer
-from seqtor.actors.coordinator import Coordinator
 from seqtor.actors.effects import Effects
 from seqtor.actors.journal import actor as journal_actor
 from seqtor.actors.journal.actor import Journal
 from seqtor.actors.journal.checkpoints import Checkpointer
 from seqtor.actors.journal.memory import MemoryBackend
-from seqtor.actors.sequencer import Sequencer
-from seqtor.actors.stores.cell import StoreCell
 from tests.crash.desk import Oracle, make_system, planned
-from tests.simulation.crash_world import OFTEN, CrashWorld
+from tests.seeds import seeds
+from tests.simulation.crash_world import CRASHES, OFTEN, TARGETS, survive
 from tests.simulation.crashes import Crash, CrashBase, crashing
 
 TRIGGERS = 60
-CRASHES = 6
-SEEDS_PER_TEST = 65
-STEPS_MAX = 200_000  # Far more than it takes: what is never answered fails soon.
+SEEDS_PER_TEST = 40
+SEEDS_AGAIN = 1_000_000  # Others than those of the first test.
 
-TARGETS: dict[type[Actor], tuple[str, ...]] = {
-    Sequencer: ("actors/sequencer/actor.py", "actors/sequencer/waiting.py", "actors/sequencer/window.py",
-                "actors/sequencer/outside.py"),
-    Committer: ("actors/committer/actor.py", "actors/committer/state.py", "actors/committer/history.py",
-                "actors/committer/stalls.py", "actors/committer/aged.py", "actors/committer/footprints.py",
-                "actors/deferrals.py"),
-    Coordinator: ("actors/coordinator.py", "actors/completion.py", "actors/deferrals.py"),
-    StoreCell: ("actors/stores/cell.py",),
-    Effects: ("actors/effects/actor.py",),
-    Journal: ("actors/journal/actor.py", "actors/journal/open_runs.py"),
-}  # fmt: skip
 KILLED = [(kind, journal) for kind in TARGETS for journal in (None, MemoryBackend) if journal or kind is not Journal]
-SEEDED = [  # 520 worlds for each actor, in two tests.
-    (kind, journal, first)
-    for kind, journal in KILLED
-    for first in range(0, 260 if kind is Journal else 130, SEEDS_PER_TEST)
+SEEDED = [  # 160 worlds for each actor, in two tests; 640 with SEQTOR_EXAMPLES=4.
+    (kind, journal, first) for kind, journal in KILLED for first in seeds(80 if kind is Journal else 40, SEEDS_PER_TEST)
 ]
 EFFECTS_AGAIN = [  # They are in one test only.
-    (kind, journal, first + 130) for kind, journal, first in SEEDED if kind is Effects
+    (kind, journal, first + SEEDS_AGAIN) for kind, journal, first in SEEDED if kind is Effects
 ]
 
 
@@ -170,32 +153,10 @@ def states_of(system: Supervisor) -> dict[str, dict[str, Any]]:
     return {name: dict(snapshot[ref].items()) for name, ref in system.stores.items()}
 
 
-def at_rest(system: Supervisor) -> bool:
-    stats = system.stats()
-    through = (stats.committed_through, stats.durable_through, stats.effects_through)
-    return not (stats.queued or stats.in_flight or stats.outside or stats.retries_waiting) and len(set(through)) == 1
-
-
 @pytest.mark.parametrize(("kind", "journal", "first"), [*SEEDED, *EFFECTS_AGAIN])
 def test_with_calls_effects_and_retries_nothing_is_lost_or_repeated_under_seeds_from(
     first: int, kind: type[Actor], journal: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for seed in range(first, first + SEEDS_PER_TEST):
-        with monkeypatch.context() as patch, crashing(patch) as crashes:
-            chance = random.Random(seed)
-            dispatchers = SimulatedDispatchers(seed, steps_max=STEPS_MAX)
-            system = Supervisor(journal and journal(), dispatchers=lambda _: dispatchers, settings=OFTEN)  # noqa: B023
-            world = CrashWorld(system, seed)
-            with system:
-                for _ in range(CRASHES):
-                    error = chance.choice([Crash, CrashBase])
-                    crashes.plan(kind, TARGETS[kind], int(chance.expovariate(1 / 150)), None, error)
-                    world.submit(8)
-                    for _ in range(chance.randrange(200)):
-                        dispatchers.step()
-                results = world.results()
-                rests = 0
-                while rests < 3:
-                    rests = rests + 1 if at_rest(system) else 0
-                    dispatchers.step()
-                world.check(results, sum(crashes.happened.values()) if kind is Journal else 0)
+        with monkeypatch.context() as patch:
+            survive(seed, kind, journal and journal(), patch)

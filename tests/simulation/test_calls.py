@@ -23,6 +23,7 @@ from seqtor.actors.journal.sqlite import SqliteBackend
 from seqtor.actors.stores import CollectionView
 from seqtor.messages import CallRecord
 from tests.programs import WAIT_S, simulated
+from tests.seeds import seeds
 
 SEEDS_PER_TEST = 20
 RUNS = 12
@@ -270,7 +271,7 @@ def live_once(system: Supervisor, world: World) -> None:
         assert all(len(lives) == 1 for lives in world.made.values())
 
 
-@pytest.mark.parametrize("first", range(0, 40, SEEDS_PER_TEST))
+@pytest.mark.parametrize("first", seeds(20, SEEDS_PER_TEST))
 @pytest.mark.parametrize("journaled", [False, True])
 @pytest.mark.parametrize("sequence", SEQUENCES)
 def test_a_call_is_made_once_however_often_its_run_executes_under_seeds_from(
@@ -327,21 +328,27 @@ def live(backend: CheckedMemory, world: World, seed: int, steps: int | None) -> 
     return True
 
 
-@pytest.mark.parametrize("first", range(0, 100, SEEDS_PER_TEST))
+@pytest.mark.parametrize("first", seeds(40, SEEDS_PER_TEST))
 @pytest.mark.parametrize("sequence", SEQUENCES)
 def test_only_the_calls_in_flight_at_a_death_are_made_once_more_with_their_ids_under_seeds_from(
     sequence: str, first: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made_again = 0
     for seed in range(first, first + SEEDS_PER_TEST):
-        chance = random.Random(seed)
-        monkeypatch.setattr(actor, "CHECKPOINT_BYTES_MIN", chance.choice([500, 4_000, 1 << 20]))
-        backend = journal_of(seed)
-        world = World(backend, sequence)
-        for life in range(LIVES_MAX):
-            world.life = life
-            steps = chance.randrange(1, 500) if life < LIVES_MAX - 1 else None
-            if live(backend, world, seed * 1000 + life, steps):
-                break
-        made_again += sum(1 for lives in world.made.values() if len(lives) > 1)
+        with monkeypatch.context() as patch:
+            made_again += play_lives(seed, sequence, patch)
     assert made_again, "nobody died in the middle of a call: the test shows nothing"
+
+
+def play_lives(seed: int, sequence: str, patch: pytest.MonkeyPatch) -> int:
+    """Make calls through deaths of the process; returns how many were made once more."""
+    chance = random.Random(seed)
+    patch.setattr(actor, "CHECKPOINT_BYTES_MIN", chance.choice([500, 4_000, 1 << 20]))
+    backend = journal_of(seed)
+    world = World(backend, sequence)
+    for life in range(LIVES_MAX):
+        world.life = life
+        steps = chance.randrange(1, 500) if life < LIVES_MAX - 1 else None
+        if live(backend, world, seed * 1000 + life, steps):
+            break
+    return sum(1 for lives in world.made.values() if len(lives) > 1)

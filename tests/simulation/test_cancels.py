@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from pykka.messages import ProxyCall
 
 from seqtor import Cancelled, Collection, NotRunning, Retry, State, Submission, Supervisor, Transaction, Trigger
 from seqtor.actors import SimulatedDispatchers
@@ -16,9 +16,9 @@ from seqtor.actors.journal import actor
 from seqtor.actors.journal.actor import Journal
 from seqtor.actors.journal.memory import MemoryBackend
 from seqtor.actors.sequencer import Sequencer
-from seqtor.messages import CancelTrigger, CommitRecord, EndTriggers, TriggersEnded
+from seqtor.messages import CancelTrigger, EndTriggers, TriggersEnded
 from tests.programs import WAIT_S, Account
-from tests.simulation.crashes import Crash, crashing
+from tests.simulation.deaths import OFTEN, die_at_any_step, kill_at_any_line
 
 FILES = ("actors/coordinator.py", "actors/sequencer/actor.py", "actors/sequencer/waiting.py", "actors/waiting_room.py",
          "actors/journal/actor.py", "actors/journal/open_runs.py")  # fmt: skip
@@ -33,8 +33,7 @@ class Note(Trigger[int]):
 
 
 def make(dispatchers: SimulatedDispatchers, backend: MemoryBackend | None) -> Supervisor:
-    settings = {"restart_intensity": 1_000_000}
-    system = Supervisor(backend, dispatchers=lambda _: dispatchers, settings=settings)
+    system = Supervisor(backend, dispatchers=lambda _: dispatchers, settings=OFTEN)
     accounts = system.store("accounts", Collection(Account))
 
     @system.on(Note, retry=Retry(3, backoff=2))
@@ -60,30 +59,27 @@ KILLED: list[tuple[type[Actor], type | None]] = [
 def test_an_actor_that_is_killed_at_any_line_of_a_cancel_ends_the_trigger_once(
     kind: type[Actor], message: type | None, journaled: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    happened = 0
-    for lines in range(50):
-        with monkeypatch.context() as patch, crashing(patch) as crashes:
-            dispatchers = SimulatedDispatchers(lines)
-            with make(dispatchers, MemoryBackend() if journaled else None) as system:
-                kept = system.submit(Note(number=1), delay=2)
-                delayed = system.submit(Note(number=2), delay=1, idempotency_key="k")
-                if lines % 2:
-                    delayed.accepted().get()
-                crashes.plan(kind, FILES, lines // 2, message, Crash)
-                assert delayed.cancel()
-                with pytest.raises(Cancelled):
-                    delayed.result(0)
-                assert kept.result(WAIT_S) == 1
-                again = system.submit(Note(number=3), idempotency_key="k")
-                assert again.result(WAIT_S) == 3
-                stats = system.stats()
-                assert stats.state_counts == {State.COMMITTED: 2, State.CANCELLED: 1}
-                assert (stats.queued, stats.delayed) == (0, 0)
-                running: Any = system._running
-                assert running._delayed == running._ledger.waiting_room.left == 2
-                assert running._ledger.ending == {}
-            happened += sum(crashes.happened.values())
-    assert happened >= 2
+    def play(number: int, dispatchers: SimulatedDispatchers, kill: Callable[[], None]) -> None:
+        with make(dispatchers, MemoryBackend() if journaled else None) as system:
+            kept = system.submit(Note(number=1), delay=2)
+            delayed = system.submit(Note(number=2), delay=1, idempotency_key="k")
+            if number % 2:
+                delayed.accepted().get()
+            kill()
+            assert delayed.cancel()
+            with pytest.raises(Cancelled):
+                delayed.result(0)
+            assert kept.result(WAIT_S) == 1
+            again = system.submit(Note(number=3), idempotency_key="k")
+            assert again.result(WAIT_S) == 3
+            stats = system.stats()
+            assert stats.state_counts == {State.COMMITTED: 2, State.CANCELLED: 1}
+            assert (stats.queued, stats.delayed) == (0, 0)
+            running: Any = system._running
+            assert running.edge.delayed == running._ledger.waiting_room.left == 2
+            assert running._ledger.ending == {}
+
+    assert kill_at_any_line(monkeypatch, kind, FILES, message, play, worlds=50, worlds_per_line=2) >= 2
 
 
 @pytest.mark.parametrize("first", range(0, 100, SEEDS_PER_TEST))
@@ -92,49 +88,52 @@ def test_cancels_through_crashes_and_deaths_are_for_good_under_seeds_from(
 ) -> None:
     cancelled_durably = 0
     for seed in range(first, first + SEEDS_PER_TEST):
-        chance = random.Random(seed)
-        monkeypatch.setattr(actor, "CHECKPOINT_BYTES_MIN", chance.choice([300, 3_000, 1 << 20]))
-        backend = MemoryBackend()
-        cancelled: set[int] = set()
-        submitted = 0
-        lives = 5
-        records: list[CommitRecord] = []
-        for life in range(lives):
-            dispatchers = SimulatedDispatchers(seed * 100 + life)
-            dispatchers.clock.advance_to(life * 7.0)
-            system = make(dispatchers, backend).start()
-            open_ones: dict[int, Submission[int]] = {}
-            last = life == lives - 1
-            for _ in range(0 if last else chance.randrange(60, 400)):
-                draw = chance.random()
-                if draw < 0.08:
-                    delay = chance.choice([None, None, 1.0, 9.0])
-                    note = Note(number=submitted, fails=chance.random() < 0.5)
-                    open_ones[submitted] = system.submit(note, delay=delay)
-                    if chance.random() < 0.5:
-                        open_ones[submitted].accepted().get()
-                    submitted += 1
-                elif draw < 0.13 and open_ones:
-                    number = chance.choice(list(open_ones))
-                    if open_ones.pop(number).cancel():
-                        cancelled.add(number)
-                elif draw < 0.14:
-                    crash_one(system, chance)
-                elif dispatchers.clock.time() > 1_700_000_000 + life * 7 + 6.5 or not dispatchers.step():
-                    break
-            if last:
-                finish(system)
-                records = list(system.commits())
-                system.verify()
-                system.stop()
-            else:
-                backend.close()
-        ended = [record.trigger.payload["number"] for record in records if record.state is not State.RETRYING]  # type: ignore[index, call-overload]
-        assert len(ended) == len(set(ended)), "a trigger has two outcomes"
-        ran_after = cancelled & set(ended)
-        assert not ran_after, f"seed {seed}: cancelled, and run all the same: {ran_after}"
-        cancelled_durably += len(cancelled)
+        with monkeypatch.context() as patch:
+            cancelled_durably += play_lives(seed, patch)
     assert cancelled_durably > SEEDS_PER_TEST
+
+
+def play_lives(seed: int, patch: pytest.MonkeyPatch) -> int:
+    """Submit and cancel through crashes and deaths; returns how many were cancelled for good."""
+    patch.setattr(actor, "CHECKPOINT_BYTES_MIN", random.Random(seed).choice([300, 3_000, 1 << 20]))
+    client = Client()
+    system, _ = die_at_any_step(seed, make, client.act, begin=client.begin, lives=5, steps=(60, 400), crashes=0.01)
+    finish(system)
+    records = list(system.commits())
+    system.verify()
+    system.stop()
+    ended = [record.trigger.payload["number"] for record in records if record.state is not State.RETRYING]  # type: ignore[index, call-overload]
+    assert len(ended) == len(set(ended)), "a trigger has two outcomes"
+    ran_after = client.cancelled & set(ended)
+    assert not ran_after, f"seed {seed}: cancelled, and run all the same: {ran_after}"
+    return len(client.cancelled)
+
+
+class Client:
+    """Submits and cancels, through the lives of a system."""
+
+    def __init__(self) -> None:
+        self.cancelled: set[int] = set()
+        self.submitted = 0
+        self._open: dict[int, Submission[int]] = {}  # Of this life.
+
+    def begin(self, system: Supervisor, chance: random.Random) -> None:
+        self._open = {}
+
+    def act(self, system: Supervisor, chance: random.Random) -> bool:
+        draw = chance.random()
+        if draw < 0.08:
+            delay = chance.choice([None, None, 1.0, 9.0])
+            submission = system.submit(Note(number=self.submitted, fails=chance.random() < 0.5), delay=delay)
+            self._open[self.submitted] = submission
+            if chance.random() < 0.5:
+                submission.accepted().get()
+            self.submitted += 1
+        elif draw < 0.13 and self._open:
+            number = chance.choice(list(self._open))
+            if self._open.pop(number).cancel():
+                self.cancelled.add(number)
+        return draw < 0.13
 
 
 def finish(system: Supervisor) -> None:
@@ -148,10 +147,3 @@ def finish(system: Supervisor) -> None:
             raise
         except Exception:
             continue
-
-
-def crash_one(system: Supervisor, chance: random.Random) -> None:
-    """Make one of the core's actors crash, at its next message."""
-    running: Any = system._running
-    ref = chance.choice(running._path.refs)
-    ref.actor_inbox.put(ProxyCall(attr_path=("on_stop",), args=("one too many",), kwargs={}))

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from pykka.messages import ProxyCall
 
 from seqtor import Collection, State, Supervisor, Transaction, Trigger
 from seqtor.actors import SimulatedDispatchers
@@ -16,7 +16,7 @@ from seqtor.actors.journal.memory import MemoryBackend
 from seqtor.actors.sequencer import Sequencer
 from seqtor.messages import AcceptTriggers, TriggersDelayed, WaitOver
 from tests.programs import WAIT_S, Account
-from tests.simulation.crashes import Crash, crashing
+from tests.simulation.deaths import OFTEN, die_at_any_step, kill_at_any_line
 
 FILES = ("actors/coordinator.py", "actors/sequencer/actor.py", "actors/waiting_room.py")
 
@@ -35,8 +35,7 @@ class Plan(Trigger[None]):
 
 
 def make(dispatchers: SimulatedDispatchers, backend: MemoryBackend | None) -> Supervisor:
-    settings = {"restart_intensity": 1_000_000}
-    system = Supervisor(backend, dispatchers=lambda _: dispatchers, settings=settings)
+    system = Supervisor(backend, dispatchers=lambda _: dispatchers, settings=OFTEN)
     accounts = system.store("accounts", Collection(Account))
 
     @system.on(Ring)
@@ -59,66 +58,56 @@ def make(dispatchers: SimulatedDispatchers, backend: MemoryBackend | None) -> Su
 def test_an_actor_that_is_killed_at_any_line_loses_no_delayed_trigger(
     kind: type[Actor], message: type | None, journaled: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    happened = 0
-    for lines in range(60):
-        with monkeypatch.context() as patch, crashing(patch) as crashes:
-            dispatchers = SimulatedDispatchers(lines)
-            with make(dispatchers, MemoryBackend() if journaled else None) as system:
-                delayed = [system.submit(Ring(number=number), delay=1 + number) for number in range(3)]
-                system.submit(Plan(number=10, delay=2))
-                crashes.plan(kind, FILES, lines, message, Crash)
-                assert all(each.result(WAIT_S) >= each.submitted_at + each.arrival for each in delayed)
-                dispatchers.run_until(lambda: system.stats().durable_through == 5, 60)
-                records = list(system.commits())
-                assert sorted(record.state for record in records) == [State.COMMITTED] * 5
-                assert len({record.run for record in records}) == 5
-                assert all(record.sequenced_at >= record.submitted_at for record in records)
-                stats = system.stats()
-                assert (stats.delayed, stats.queued, stats.in_flight) == (0, 0, 0)
-                assert sum(stats.state_counts.values()) == 5
-                running: Any = system._running
-                assert running._delayed == running._ledger.waiting_room.left == 3
-            happened += sum(crashes.happened.values())
-    assert happened >= 5
+    def play(number: int, dispatchers: SimulatedDispatchers, kill: Callable[[], None]) -> None:
+        with make(dispatchers, MemoryBackend() if journaled else None) as system:
+            delayed = [system.submit(Ring(number=number), delay=1 + number) for number in range(3)]
+            system.submit(Plan(number=10, delay=2))
+            kill()
+            assert all(each.result(WAIT_S) >= each.submitted_at + each.arrival for each in delayed)
+            dispatchers.run_until(lambda: system.stats().durable_through == 5, 60)
+            records = list(system.commits())
+            assert sorted(record.state for record in records) == [State.COMMITTED] * 5
+            assert len({record.run for record in records}) == 5
+            assert all(record.sequenced_at >= record.submitted_at for record in records)
+            stats = system.stats()
+            assert (stats.delayed, stats.queued, stats.in_flight) == (0, 0, 0)
+            assert sum(stats.state_counts.values()) == 5
+            running: Any = system._running
+            assert running.edge.delayed == running._ledger.waiting_room.left == 3
+
+    assert kill_at_any_line(monkeypatch, kind, FILES, message, play) >= 5
 
 
 @pytest.mark.parametrize("first", range(0, 100, 25))
 def test_delays_through_crashes_and_deaths_run_once_under_seeds_from(first: int) -> None:
-    early = 0
-    for seed in range(first, first + 25):
-        chance = random.Random(seed)
-        backend = MemoryBackend()
-        due: dict[int, float] = {}
-        for life in range(6):
-            dispatchers = SimulatedDispatchers(seed * 100 + life)
-            dispatchers.clock.advance_to(life * 7.0)
-            system = make(dispatchers, backend).start()
-            start = dispatchers.clock.time()
-            if life < 5:
-                for _ in range(5):
-                    number, delay = len(due), chance.choice([0.0, 1.0, 5.0, 20.0])
-                    due[number] = start + delay
-                    system.submit(Ring(number=number), delay=delay, idempotency_key=str(number)).accepted().get()
-                for _ in range(chance.randrange(400)):
-                    if chance.random() < 0.02:
-                        crash_one(system, chance)
-                    if dispatchers.clock.time() > start + 6.5 or not dispatchers.step():
-                        break
-                early += system.stats().delayed
-                backend.close()
-            else:
-                dispatchers.run_until(lambda: system.stats().durable_through == len(due), 60)  # noqa: B023
-                records = list(system.commits())
-                system.verify()
-                system.stop()
-                ran = {int(record.key or ""): record.sequenced_at for record in records}
-                assert len(records) == len(ran) == len(due)
-                assert all(ran[number] >= due[number] for number in due)
+    early = sum(play_lives(seed) for seed in range(first, first + 25))
     assert early > 100, "nobody waited when the process died"
 
 
-def crash_one(system: Supervisor, chance: random.Random) -> None:
-    """Make one of the core's actors crash, at its next message."""
-    running: Any = system._running
-    ref = chance.choice(running._path.refs)
-    ref.actor_inbox.put(ProxyCall(attr_path=("on_stop",), args=("one too many",), kwargs={}))
+def play_lives(seed: int) -> int:
+    """Submit with delays through crashes and deaths; returns how often somebody waited when the process died."""
+    early = 0
+    due: dict[int, float] = {}
+
+    def begin(system: Supervisor, chance: random.Random) -> None:
+        for _ in range(5):
+            number, delay = len(due), chance.choice([0.0, 1.0, 5.0, 20.0])
+            submission = system.submit(Ring(number=number), delay=delay, idempotency_key=str(number))
+            due[number] = submission.submitted_at + delay
+            submission.accepted().get()
+
+    def end(system: Supervisor) -> None:
+        nonlocal early
+        early += system.stats().delayed
+
+    system, dispatchers = die_at_any_step(
+        seed, make, lambda system, chance: False, begin=begin, end=end, lives=6, steps=(0, 400), crashes=0.02
+    )
+    dispatchers.run_until(lambda: system.stats().durable_through == len(due), 60)
+    records = list(system.commits())
+    system.verify()
+    system.stop()
+    ran = {int(record.key or ""): record.sequenced_at for record in records}
+    assert len(records) == len(ran) == len(due)
+    assert all(ran[number] >= due[number] for number in due)
+    return early

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import os
-
 import pytest
 
 from tests.properties.execution import run_simulated, run_threaded
+from tests.seeds import seeds
 from tests.simulation.dense import dense_case
 
-FACTOR = float(os.environ.get("SEQTOR_EXAMPLES", "1"))
 SEEDS_PER_TEST = 25
 
 
-@pytest.mark.parametrize("first", range(0, int(500 * FACTOR), SEEDS_PER_TEST))
+@pytest.mark.parametrize("first", seeds(250, SEEDS_PER_TEST))
 def test_dense_programs_under_seeds_from(first: int) -> None:
     for seed in range(first, first + SEEDS_PER_TEST):
         try:
@@ -23,7 +21,7 @@ def test_dense_programs_under_seeds_from(first: int) -> None:
             raise
 
 
-@pytest.mark.parametrize("first", range(0, int(250 * FACTOR), SEEDS_PER_TEST))
+@pytest.mark.parametrize("first", seeds(150, SEEDS_PER_TEST))
 def test_dense_programs_of_which_half_get_their_seq_when_they_are_done_under_seeds_from(first: int) -> None:
     for seed in range(first, first + SEEDS_PER_TEST):
         try:
@@ -33,7 +31,7 @@ def test_dense_programs_of_which_half_get_their_seq_when_they_are_done_under_see
             raise
 
 
-@pytest.mark.parametrize("first", range(0, int(50 * FACTOR), SEEDS_PER_TEST))
+@pytest.mark.parametrize("first", seeds(25, SEEDS_PER_TEST))
 def test_dense_programs_of_which_half_get_their_seq_when_they_are_done_on_real_threads_from(first: int) -> None:
     for seed in range(first, first + SEEDS_PER_TEST):
         try:
@@ -43,7 +41,7 @@ def test_dense_programs_of_which_half_get_their_seq_when_they_are_done_on_real_t
             raise
 
 
-@pytest.mark.parametrize("first", range(0, int(150 * FACTOR), SEEDS_PER_TEST))
+@pytest.mark.parametrize("first", seeds(75, SEEDS_PER_TEST))
 def test_dense_programs_on_real_threads_from(first: int) -> None:
     for seed in range(first, first + SEEDS_PER_TEST):
         try:

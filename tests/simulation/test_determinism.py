@@ -7,16 +7,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.simulation.histories import WORLDS
 from tests.simulation.trace import traced
 
 ROOT = Path(__file__).parents[2]
 SEEDS = 40
 
 
-def trace_hashes(hash_seed: str) -> list[str]:
+def trace_hashes(hash_seed: str, module: str = "trace") -> list[str]:
     """The hashes of the traces, from a process with this hash seed."""
     ran = subprocess.run(
-        [sys.executable, "-W", "error", "-m", "tests.simulation.trace", "0", str(SEEDS)],
+        [sys.executable, "-W", "error", "-m", f"tests.simulation.{module}", "0", str(SEEDS)],
         env={**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])},
         capture_output=True,
         text=True,
@@ -30,6 +31,13 @@ def test_the_same_seed_gives_the_same_trace_in_every_process_whatever_its_hash_s
     first = trace_hashes("1")
     assert len(first) == 2 * SEEDS
     assert first == trace_hashes("2")
+
+
+def test_all_worlds_are_the_same_in_every_process_whatever_its_hash_seed() -> None:
+    assert len(WORLDS) < SEEDS, "each world is played"
+    first = trace_hashes("3", "history_trace")
+    assert len(set(first)) == SEEDS
+    assert first == trace_hashes("4", "history_trace")
 
 
 def test_the_same_seed_gives_the_same_trace_twice_in_one_process() -> None:

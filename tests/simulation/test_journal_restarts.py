@@ -46,6 +46,7 @@ class Life:
         while waiting:
             if left is not None:
                 if not left:
+                    self.dispatchers.drop()
                     return False
                 left -= 1
             assert self.dispatchers.step(), "nothing can happen, and something is waited for"

@@ -110,6 +110,7 @@ def live(
     while waiting:
         if steps is not None:
             if not steps:
+                dispatchers.drop()
                 return False
             steps -= 1
         assert dispatchers.step(), "nothing can happen, and something is waited for"

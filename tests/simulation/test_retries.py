@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from pykka.messages import ProxyCall
 
 from seqtor import (
     Aborted,
@@ -34,7 +34,8 @@ from seqtor.actors.journal import actor
 from seqtor.actors.journal.memory import MemoryBackend
 from seqtor.messages import AbortRun, CommitRecord, WaitOver
 from tests.oracle import Outcome, PlainCollection, SerialOracle
-from tests.simulation.crashes import Crash, crashing
+from tests.simulation.crashes import Crash
+from tests.simulation.deaths import crash_one, kill_at_any_line
 
 SEEDS_PER_TEST = 25
 TRIGGERS = 30
@@ -100,12 +101,6 @@ class Desk:
         self.system.on(Take, retry=POLICY)(take)
         self.handlers: dict[str, Any] = {"Put": put, "Take": take}
         self.kinds: dict[str, Any] = {"Put": Put, "Take": Take}
-
-    def crash_one(self, chance: random.Random) -> None:
-        """Make one of the core's actors crash, at its next message."""
-        running: Any = self.system._running
-        ref = chance.choice(running._path.refs)
-        ref.actor_inbox.put(ProxyCall(attr_path=("on_stop",), args=("one too many",), kwargs={}))
 
 
 def planned(number: int) -> Trigger[int]:
@@ -184,7 +179,7 @@ class Trouble:
                     return  # It has ended as retrying, or just now.
                 self.aborted.add(seq)
         elif draw < 0.016 and self.crashes:
-            desk.crash_one(self.chance)
+            crash_one(desk.system, self.chance)
 
 
 @pytest.mark.parametrize("journaled", [False, True])
@@ -236,7 +231,7 @@ def test_a_retry_that_becomes_due_while_the_core_crashes_runs_once(journaled: bo
             assert system.ask(Put(account="a", amount=5)) == 5
             desk.dispatchers.run_to_rest()
             assert desk.dispatchers.step(), "the backoff is over, and the coordinator has yet to hear of it"
-            desk.crash_one(random.Random(seed))
+            crash_one(desk.system, random.Random(seed))
             assert submission.result(60.0) == 4
             desk.dispatchers.run_to_rest()
             crashed += system.stats().restarts
@@ -249,20 +244,21 @@ def test_a_retry_that_becomes_due_while_the_core_crashes_runs_once(journaled: bo
 def test_an_actor_that_is_killed_at_any_line_while_a_retry_is_due_loses_nothing(
     journaled: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    happened = 0
-    for lines in range(12):
-        with monkeypatch.context() as patch, crashing(patch) as crashes:
-            desk = Desk(lines, MemoryBackend() if journaled else None)
-            with desk.system as system:
-                submission = system.submit(Take(account="a", amount=1))
-                desk.dispatchers.run_to_rest()
-                assert system.ask(Put(account="a", amount=5)) == 5
-                crashes.plan(Coordinator, ("actors/coordinator.py", "actors/waiting_room.py"), lines, WaitOver, Crash)
-                assert submission.result(60.0) == 4
-                records = list(system.commits(oldest_first=True))
-                assert [record.state for record in records] == [State.RETRYING, State.COMMITTED, State.COMMITTED]
-            happened += sum(crashes.happened.values())
-    assert happened >= 5
+    def play(number: int, dispatchers: SimulatedDispatchers, kill: Callable[[], None]) -> None:
+        desk = Desk(number, MemoryBackend() if journaled else None)
+        with desk.system as system:
+            submission = system.submit(Take(account="a", amount=1))
+            desk.dispatchers.run_to_rest()
+            assert system.ask(Put(account="a", amount=5)) == 5
+            kill()
+            assert submission.result(60.0) == 4
+            records = list(system.commits(oldest_first=True))
+            assert [record.state for record in records] == [State.RETRYING, State.COMMITTED, State.COMMITTED]
+            stats = system.stats()
+            assert (stats.retries_waiting, stats.delayed) == (0, 0)
+
+    files = ("actors/coordinator.py", "actors/waiting_room.py")
+    assert kill_at_any_line(monkeypatch, Coordinator, files, WaitOver, play, worlds=50) >= 25
 
 
 @pytest.mark.parametrize("journaled", [False, True])
@@ -270,37 +266,34 @@ def test_an_actor_that_is_killed_at_any_line_while_a_retry_is_due_loses_nothing(
 def test_an_actor_that_is_killed_at_any_line_of_an_abort_aborts_it_at_once_or_when_asked_again(
     kind: type[Actor], journaled: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    happened = 0
     files = ("actors/coordinator.py", "actors/committer/actor.py", "actors/committer/state.py")
-    for lines in range(40):
-        with monkeypatch.context() as patch, crashing(patch) as crashes:
-            desk = Desk(lines, MemoryBackend() if journaled else None)
-            opened = asyncio.Event()
 
-            @desk.system.on(Linger)
-            async def linger(trigger: Linger, tx: Transaction, opened: asyncio.Event = opened) -> str:
-                if trigger.name == "head":
-                    await opened.wait()
-                return trigger.name
+    def play(number: int, dispatchers: SimulatedDispatchers, kill: Callable[[], None]) -> None:
+        desk = Desk(number, MemoryBackend() if journaled else None)
+        opened = asyncio.Event()
 
-            with desk.system as system:
-                head, waiting, behind = system.submit_many(
-                    [Linger(name=name) for name in ("head", "waiting", "behind")]
-                )
+        @desk.system.on(Linger)
+        async def linger(trigger: Linger, tx: Transaction) -> str:
+            if trigger.name == "head":
+                await opened.wait()
+            return trigger.name
+
+        with desk.system as system:
+            head, waiting, behind = system.submit_many([Linger(name=name) for name in ("head", "waiting", "behind")])
+            desk.dispatchers.run_to_rest()
+            kill()
+            try:
+                system.abort(2, "any line")
+            except Crash:
                 desk.dispatchers.run_to_rest()
-                crashes.plan(kind, files, lines, AbortRun, Crash)
-                try:
-                    system.abort(2, "any line")
-                except Crash:
-                    desk.dispatchers.run_to_rest()
-                    system.abort(2, "any line")
-                desk.dispatchers.run_to_rest()
-                opened.set()
-                assert (head.result(60.0), behind.result(60.0)) == ("head", "behind")
-                assert outcome_of(waiting)[0] is State.ABORTED
-                assert [record.state.value for record in system.runs()] == ["committed", "aborted", "committed"]
-            happened += sum(crashes.happened.values())
-    assert happened >= 8
+                system.abort(2, "any line")
+            desk.dispatchers.run_to_rest()
+            opened.set()
+            assert (head.result(60.0), behind.result(60.0)) == ("head", "behind")
+            assert outcome_of(waiting)[0] is State.ABORTED
+            assert [record.state.value for record in system.runs()] == ["committed", "aborted", "committed"]
+
+    assert kill_at_any_line(monkeypatch, kind, files, AbortRun, play, worlds=40) >= 8
 
 
 def live(desk: Desk, steps: int | None, trouble: Trouble, answers: dict[str, Any]) -> bool:
@@ -310,6 +303,7 @@ def live(desk: Desk, steps: int | None, trouble: Trouble, answers: dict[str, Any
     while waiting:
         if steps is not None:
             if not steps:
+                desk.dispatchers.drop()
                 return False
             steps -= 1
         assert desk.dispatchers.step(), "nothing can happen, and something is waited for"

@@ -7,7 +7,19 @@ nothing is reported. `test_types.py` takes the comments away and counts the repo
 
 from __future__ import annotations
 
-from seqtor import Collection, Document, EffectContext, Priority, Record, Retry, Supervisor, Transaction, Trigger
+from seqtor import (
+    Bundle,
+    Collection,
+    Document,
+    EffectContext,
+    Priority,
+    Record,
+    Retry,
+    Supervisor,
+    Transaction,
+    Trigger,
+)
+from seqtor.testing import call
 
 
 class Account(Record):
@@ -149,6 +161,19 @@ async def ask(tx: Transaction) -> None:
     await tx.acall(quote_later)  # type: ignore[call-arg]
     print(price, later)
 
+
+# A handler is called by itself with a trigger of its own.
+call(transfer, Note(text="x"))  # type: ignore[call-overload]
+call(transfer, Transfer)  # type: ignore[call-overload]
+call(transfer, Transfer(amount=3), sequence="never")  # type: ignore[call-overload]
+balance: str = call(transfer, Transfer(amount=3)).value  # type: ignore[assignment]
+
+# A schedule starts a trigger, at times, by policies that there are.
+system.schedule(Transfer, every=60)  # type: ignore[arg-type]
+system.schedule(Transfer(amount=3), every="1h")  # type: ignore[arg-type]
+system.schedule(Transfer(amount=3), evry=60)  # type: ignore[call-arg]
+system.schedule(Transfer(amount=3), every=60, misfire="never")  # type: ignore[arg-type]
+Bundle().schedule(Transfer(amount=3), at="noon")  # type: ignore[arg-type]
 
 # What is asked for has the type that its trigger promises.
 name: str = system.ask(Transfer(amount=3))  # type: ignore[assignment]

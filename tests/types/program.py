@@ -21,12 +21,17 @@ from seqtor import (
     Document,
     DocumentView,
     EffectContext,
+    EventFact,
+    Facts,
+    FailureFact,
     Priority,
     Record,
     Rejected,
     ResourceRef,
     Retry,
     RunRecord,
+    ScheduleRecord,
+    ScheduleRef,
     Settings,
     Snapshot,
     State,
@@ -39,8 +44,13 @@ from seqtor import (
     Trigger,
     current_call_id,
     current_transaction,
+    on_event,
+    on_failure,
+    on_result,
+    on_status,
 )
 from seqtor.actors import Checkpoint, Commit, StoreSpec, Write
+from seqtor.testing import CallResult, call, run
 
 
 class Account(Record):
@@ -175,6 +185,7 @@ def transfer(trigger: Transfer, tx: Transaction) -> int:
     assert_type(tx.read(accounts), tuple[int, Any])
     assert_type(tx.prepare_commit(accounts, 3, {}), CommitIntent)
     assert_type(tx.now, datetime.datetime)
+    assert_type(tx.scheduled_for, datetime.datetime | None)
     assert_type(tx.random.random(), float)
     assert_type(tx.uuid4().hex, str)
     assert_type(tx.attempt, int)
@@ -195,7 +206,26 @@ async def note(trigger: Note, tx: Transaction) -> str:
     return trigger.text
 
 
+assert_type(bundle.schedule(Note(text="x"), cron="*/5 * * * *", name="often"), str)
 system.include(bundle)
+
+
+# Schedules --------------------------------------------------------------------------------------------------------
+
+NOON = datetime.datetime(2030, 1, 1, 12, tzinfo=datetime.UTC)
+nightly = system.schedule(
+    Transfer(source="alice", target="bob", amount=1), cron="30 2 * * mon-fri", timezone="Europe/Berlin", name="nightly",
+    misfire="all", catch_up_max=5, overlap="queue", jitter=datetime.timedelta(seconds=20), grace=5, priority=Priority.LOW,
+)  # fmt: skip
+assert_type(nightly, ScheduleRef)
+assert_type(system.schedule(Note(text="x"), every=datetime.timedelta(minutes=1), start=NOON, end=NOON), ScheduleRef)
+assert_type(system.schedule(Count(), at=NOON), ScheduleRef)
+assert_type(nightly.next(3), list[datetime.datetime])
+assert_type(nightly.last, datetime.datetime | None)
+assert_type(nightly.fire(), str)
+assert_type(system.schedule_named("nightly"), ScheduleRef)
+assert_type(system.schedules(limit=3), list[ScheduleRecord])
+assert_type(system.schedules()[0].missed[0].why, str)
 
 
 # Effects and resources ----------------------------------------------------------------------------------------------
@@ -296,6 +326,16 @@ def client_of(tx: Transaction) -> Client:
 # Use --------------------------------------------------------------------------------------------------------------
 
 
+def test_handlers() -> None:
+    result = call(transfer, Transfer(source="alice", target="bob", amount=3), stores={accounts: {}}, writes=[accounts])
+    assert_type(result, CallResult[int])
+    assert_type(result.value, int)
+    assert_type(call(note, Note(text="x")).value, str)
+    assert_type(call(note, Note(text="x"), seq=3, attempt=2).rejected, Rejected | None)
+    with run(system, seed=3, calls={quote: Account()}, stores={accounts: {}}) as desk:
+        assert_type(desk.ask(Transfer(source="alice", target="bob", amount=3)), int)
+
+
 def use() -> None:
     moved = Transfer(source="alice", target="bob", amount=5)
     with system as entered:
@@ -340,3 +380,27 @@ async def use_async() -> AsyncIterator[int]:
         assert_type(await submission, int)
         assert_type(await system.submit(Count()), list[str])
         yield await submission
+
+
+opened = on_event("opened", where={"kind": "news"})
+transferred = on_result(Transfer, where=lambda balance: balance > 3, trigger=lambda trigger: trigger is not None)
+refused = on_status(Transfer, [State.REJECTED, "failed"])
+broken = on_failure(Transfer, OSError, where={"amount": 5})
+
+
+@system.when(opened | broken, name="either", priority=Priority.LOW, retry=Retry(2, backoff=0))
+@system.when((opened & transferred).correlate(lambda fact: fact.id).within(datetime.timedelta(minutes=5)))
+def react(facts: Facts) -> list[Transfer]:
+    assert_type(facts[opened], EventFact)
+    assert_type(facts[transferred].result, int)
+    assert_type(facts[refused].trigger, Transfer)
+    assert_type(facts[broken].trigger.amount, int)
+    assert_type(facts.get(broken), FailureFact[Transfer] | None)
+    assert_type(facts[broken].message, str)
+    assert_type(facts.event.payload, Any)
+    assert_type(facts.all[0].time, datetime.datetime)
+    return []
+
+
+assert_type(system.events(code="opened", matched=True)[0].started, tuple[str, ...])
+assert_type(system.reactions()[0].name, str)

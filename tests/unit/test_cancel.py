@@ -49,9 +49,9 @@ class Plan(Trigger[None]):
 
 
 def make(
-    backend: MemoryBackend | None = None, start_s: float = 0.0, seed: int = 7, **settings: Any
+    backend: MemoryBackend | None = None, start_s: float = 0.0, seed: int = 7, lateness: float = 0.0, **settings: Any
 ) -> tuple[Supervisor, SimulatedDispatchers, list[str]]:
-    dispatchers = SimulatedDispatchers(seed)
+    dispatchers = SimulatedDispatchers(seed, lateness=lateness)
     dispatchers.clock.advance_to(start_s)
     ran: list[str] = []
     system = Supervisor(backend, dispatchers=lambda _: dispatchers, settings=settings)
@@ -109,7 +109,7 @@ def test_what_is_queued_is_taken_back_and_the_others_go_on(journaled: bool) -> N
         assert ran == ["a", "c", "d"]
         assert [record.seq for record in system.runs()] == [3, 2, 1]
         running: Any = system._running
-        assert running._accepted == running._path.sequencer.sequenced == 5
+        assert running.edge.accepted == running._path.sequencer.sequenced == 5
         system.verify()
 
 
@@ -155,6 +155,26 @@ def test_a_delayed_trigger_that_becomes_due_meanwhile_ends_one_way(steps: int, j
             assert submission.result(60) == "x"
         counts = system.stats().state_counts
         assert sum(counts.values()) == 1
+
+
+@journals
+def test_a_delayed_trigger_whose_time_comes_while_it_is_taken_back_leaves_nothing_behind(journaled: bool) -> None:
+    """The sequencer hears that it is cancelled before it hears that it may run."""
+    taken_back = 0
+    for seed in range(150):
+        settings: Any = {"seed": seed, "lateness": 0.3, "restart_intensity": 0, "deadline": 1_000}
+        system, dispatchers, ran = make(backend_if(journaled), **settings)
+        with system:
+            submission = system.submit(Note(name="late"), delay=1)
+            for _ in range(seed % 20):
+                dispatchers.step()
+            is_cancelled = submission.cancel()
+            taken_back += is_cancelled
+            assert [each.result(60) for each in system.submit_many([Note(name="other")] * 3)] == ["other"] * 3
+            assert submission.state is (State.CANCELLED if is_cancelled else State.COMMITTED)
+            assert ("late" in ran) is not is_cancelled
+            assert (system.stats().queued, system.stats().delayed) == (0, 0)
+    assert 0 < taken_back < 150
 
 
 @journals

@@ -140,7 +140,9 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
 
 def test_a_system_that_would_start_is_exit_code_0_and_nothing_is_made(desk: Desk) -> None:
     desk.write(GOOD)
-    assert desk.check(code=0) == "bank would start (stores: 1, handlers: 1, effects: 0, resources: 0)\n"
+    assert desk.check(code=0) == (
+        "bank would start (stores: 1, handlers: 1, effects: 0, reactions: 0, schedules: 0, resources: 0)\n"
+    )
     assert desk.files == {"bank.py"}
     assert json.loads(desk.check("bank:system", "--json", code=0)) == {
         "system": "bank:system", "ok": True, "errors": [], "warnings": [],
@@ -239,9 +241,9 @@ def test_where_the_import_ends_is_said(desk: Desk, text: str, line: int, message
         ("bank:Account", "bank:Account is a Account, expected a Supervisor"),
     ],
 )
-def test_a_name_that_names_no_system_is_an_error(desk: Desk, place: str, message: str) -> None:
+def test_a_name_that_names_no_system_is_an_error_and_wrong_usage(desk: Desk, place: str, message: str) -> None:
     desk.write(GOOD)
-    (error,) = json.loads(desk.check(place, "--json", code=1))["errors"]
+    (error,) = json.loads(desk.check(place, "--json", code=2))["errors"]
     assert error["message"].startswith(message)
 
 
@@ -274,6 +276,34 @@ def test_a_missing_extra_is_an_error(desk: Desk) -> None:
 def test_a_trigger_that_nothing_handles_is_a_warning(desk: Desk) -> None:
     desk.write(GOOD + "\nclass Withdraw(Trigger[None]):\n    pass\n")
     assert "warning: no handler is registered for the trigger Withdraw\n" in desk.check(code=0)
+
+
+def test_all_that_reactions_and_schedules_lack_is_said_at_once(desk: Desk) -> None:
+    desk.write(
+        GOOD
+        + """
+from seqtor import on_result, on_status
+
+class Withdraw(Trigger[int]):
+    amount: int = 1
+
+class Close(Trigger[None]):
+    pass
+
+system.when(on_result(Withdraw))(lambda facts: None)
+system.when(on_status(Close, "committed"), name="closed")(lambda facts: None)
+system.schedule(Close(), every=60, name="close-books")
+system.schedule(Withdraw(), every=60, name="take")
+"""
+    )
+    said = [message for _, message in desk.errors()]
+    assert len(said) == 4
+    assert "waits for result of Withdraw, but no handler is registered for Withdraw" in said[0]
+    assert "'closed' waits for Close committed, but no handler is registered for Close" in said[1]
+    assert said[2].startswith(
+        "schedule 'close-books': the trigger 'Close' has no handler: register one with system.on(...)"
+    )
+    assert said[3].startswith("schedule 'take': the trigger 'Withdraw' has no handler")
 
 
 # The journal ----------------------------------------------------------------------------------------------------------

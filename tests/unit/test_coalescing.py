@@ -6,10 +6,13 @@ import asyncio
 from typing import Any
 
 import pytest
+from pykka.messages import ProxyCall
 
 from seqtor import (
     Bundle,
+    Cancelled,
     Collection,
+    DeadlineExceeded,
     HandlerFailed,
     Priority,
     Record,
@@ -20,10 +23,13 @@ from seqtor import (
     Supervisor,
     Transaction,
     Trigger,
+    current_transaction,
 )
 from seqtor.actors import SimulatedDispatchers
 from seqtor.actors.journal.memory import MemoryBackend
-from seqtor.messages import CommitRecord
+from seqtor.actors.sequencer.groups import Groups
+from seqtor.edge import Edge
+from seqtor.messages import AcceptTriggers, CommitRecord
 
 
 class Seen(Record):
@@ -44,6 +50,10 @@ class Hold(Trigger[None]):
     """Holds the only place for coroutines until the test opens it."""
 
 
+class Wait(Trigger[None]):
+    """The same, until the test says that it goes on."""
+
+
 def joined(old: Refresh, new: Refresh) -> Refresh:
     if 13 in new.parts:
         raise ValueError("thirteen")
@@ -61,6 +71,7 @@ class Desk:
             backend, dispatchers=lambda _: self.dispatchers, settings={"max_in_flight": 1, "max_queued": 50}
         )
         self.opened = asyncio.Event()
+        self.go_on = asyncio.Event()
         self.executed: list[tuple[int, ...]] = []
         self.failing: set[int] = set()
         seen = self.seen = self.system.store("seen", Collection(Seen))
@@ -68,6 +79,10 @@ class Desk:
         @self.system.on(Hold)
         async def hold(trigger: Hold, tx: Transaction) -> None:
             await self.opened.wait()
+
+        @self.system.on(Wait)
+        async def wait(trigger: Wait, tx: Transaction) -> None:
+            await self.go_on.wait()
 
         @self.system.on(Refresh, coalesce=lambda trigger: trigger.name or None, merge=merge, retry=retry)
         async def refresh(trigger: Refresh, tx: Transaction) -> tuple[int, ...]:
@@ -125,7 +140,7 @@ def test_those_that_wait_under_a_key_become_one_run_of_the_newest(journaled: boo
     assert stats.queued == 0
     system.verify()
     running: Any = system._running
-    assert running._accepted == running._path.sequencer.sequenced == 7
+    assert running.edge.accepted == running._path.sequencer.sequenced == 7
     assert not running.intake.open
     system.stop()
 
@@ -341,3 +356,205 @@ def test_a_key_that_is_none_is_refused_where_the_trigger_is_handed_in() -> None:
         with pytest.raises(ZeroDivisionError):
             system.submit_many([Refresh(parts=(0,))])
         assert system.stats().queued == 0
+
+
+@journals
+@pytest.mark.parametrize("merge", [None, joined])
+def test_one_that_is_taken_back_after_a_crash_in_which_they_became_one_never_runs(
+    merge: Any, journaled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The sequencer crashes when they have become one that has no seq; then something urgent takes the place."""
+    desk = Desk(backend_if(journaled), merge=merge)
+    system = desk.start()
+    parts = (1, 2, 13, 4)  # With `joined` they come apart: nothing is merged with 13.
+    ours = [system.submit(Refresh(parts=(part,))) for part in parts]
+    desk.dispatchers.run_to_rest()
+    take = Groups.take
+
+    def crash(self: Groups, lead: Any) -> Any:
+        monkeypatch.setattr(Groups, "take", take)
+        assert take(self, lead)[1] == len(ours)
+        blocked.append(system.submit(Wait(), priority=Priority.URGENT))
+        raise RuntimeError("crashed when they had become one")
+
+    blocked: list[Submission[Any]] = []
+    monkeypatch.setattr(Groups, "take", crash)
+    desk.open()
+    desk.dispatchers.run_until(lambda: bool(blocked) and blocked[0].state is State.RUNNING, 60)
+    assert system.stats().restarts == 1
+    assert [submission.seq for submission in ours] == [None] * 4
+    assert ours[1].cancel()
+    desk.go_on.set()
+    expected = [(1,), (13,), (4,)] if merge is not None else [(4,)] * 3
+    assert results([ours[0], ours[2], ours[3]]) == expected
+    assert all(2 not in executed for executed in desk.executed)
+    with pytest.raises(Cancelled):
+        ours[1].result(0)
+    desk.dispatchers.run_to_rest()
+    stats = system.stats()
+    assert (stats.queued, stats.state_counts[State.CANCELLED]) == (0, 1)
+    running: Any = system._running
+    sequencer = running._path.sequencer
+    assert running.edge.accepted + sequencer.bypassed == sequencer.sequenced
+    assert not running.intake.open
+    system.verify()
+    system.stop()
+
+
+@pytest.mark.parametrize(
+    "places",
+    [
+        [(Priority.LOW, 0.0), (Priority.NORMAL, 5.0), (Priority.HIGH, 0.0)],
+        [(Priority.NORMAL, 5.0), (Priority.NORMAL, 1.0), (Priority.NORMAL, 0.0)],
+    ],
+)
+def test_when_the_best_of_them_is_taken_back_they_stand_where_the_next_best_stood(
+    places: list[tuple[Priority, float]],
+) -> None:
+    desk = Desk()
+    system = desk.start()
+    ours = [system.submit(Refresh(parts=(1,), event_time=time), priority=priority) for priority, time in places]
+    low = system.submit(Refresh(name="", parts=(2,), event_time=0.5), priority=Priority.LOW)
+    later = system.submit(Refresh(name="", parts=(3,), event_time=3.0), priority=places[0][0])
+    assert ours[2].cancel()
+    desk.open()
+    results([*ours[:2], low, later])
+    assert desk.executed[0] == (1,)
+    system.stop()
+
+
+def test_one_that_comes_when_all_others_were_taken_back_runs() -> None:
+    desk = Desk()
+    system = desk.start()
+    assert system.submit(Refresh(parts=(1,)), priority=Priority.HIGH).cancel()
+    again = system.submit(Refresh(parts=(2,)))
+    desk.open()
+    assert again.result(60) == (2,)
+    system.stop()
+
+
+def test_those_that_are_retried_under_a_key_of_their_own_run_by_themselves() -> None:
+    desk = Desk(retry=Retry(2))
+    system = desk.start()
+    ours = [system.submit(Refresh(parts=(number,)), idempotency_key=f"{number}") for number in range(3)]
+    desk.open()
+    assert results(ours) == [(0,), (1,), (2,)]
+    system.stop()
+
+
+class Loose(Trigger[Any]):
+    """Says too little of what it holds."""
+
+    held: Any = None
+
+
+@pytest.mark.parametrize("merged", [["changes"], (1, 2)], ids=["mutable", "not as it comes back from the journal"])
+def test_a_merge_to_what_could_not_be_handed_in_is_one_that_raises(merged: Any) -> None:
+    dispatchers = SimulatedDispatchers(5)
+    system = Supervisor(dispatchers=lambda _: dispatchers)
+
+    @system.on(Loose, coalesce=lambda trigger: "one", merge=lambda old, new: Loose(held=merged))
+    def handle(trigger: Loose, tx: Transaction) -> Any:
+        return trigger.held
+
+    with system:
+        assert results(system.submit_many([Loose(held=1), Loose(held=2)])) == [1, 2]
+
+
+@journals
+def test_a_merge_that_returns_past_the_deadline_makes_nothing_one(journaled: bool) -> None:
+    """The newest ends past its deadline, and the others run each by itself."""
+    late: list[Any] = []
+
+    def merge(old: Refresh, new: Refresh) -> Refresh:
+        if not late:
+            late.append(current_transaction())
+            late[0].expire()
+        return joined(old, new)
+
+    desk = Desk(backend_if(journaled), merge=merge)
+    system = desk.start()
+    ours = [system.submit(Refresh(parts=(number,))) for number in (1, 2, 3)]
+    desk.open()
+    assert results(ours[:2]) == [(1,), (2,)]
+    with pytest.raises(DeadlineExceeded):
+        ours[2].result(60)
+    assert all(record.coalesced == [] for record in desk.records())
+    assert system.stats().state_counts == {State.COMMITTED: 3, State.DEADLINE: 1}
+    system.stop()
+
+
+def test_nobody_is_in_a_group_that_it_has_not_joined() -> None:
+    groups, desk = Groups(), Desk()
+    system = desk.start()
+    first, other = (system.submit(Refresh(), delay=60) for _ in range(2))
+    groups.join(first)
+    assert groups.of(first) is not None
+    assert groups.of(other) is None
+    desk.open()
+    system.stop()
+
+
+@journals
+def test_one_that_is_taken_back_on_its_way_to_the_queue_never_runs(
+    journaled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are not merged, and the thread that sends the others back to the queue is interrupted."""
+    under_way: list[Submission[Any]] = []
+    monkeypatch.setattr(Edge, "split", lambda self, submission: under_way.extend(submission.split()))
+    desk = Desk(backend_if(journaled), merge=joined)
+    system = desk.start()
+    ours = [system.submit(Refresh(parts=(part,))) for part in (1, 2, 13)]
+    desk.open()
+    assert ours[2].result(60) == (13,)
+    assert under_way == ours[:2]
+    assert ours[0].cancel()
+    running: Any = system._running
+    running.edge.inbox.put(AcceptTriggers(submissions=tuple(under_way), bypasses=True))
+    assert ours[1].result(60) == (2,)
+    assert sorted(desk.executed) == [(2,), (13,)]
+    stats = system.stats()
+    assert (stats.queued, stats.restarts) == (0, 0)
+    assert stats.state_counts == {State.COMMITTED: 3, State.CANCELLED: 1}
+    sequencer = running._path.sequencer
+    assert running.edge.accepted + sequencer.bypassed == sequencer.sequenced
+    assert not running.intake.open
+    system.stop()
+
+
+@journals
+def test_one_that_was_on_its_way_to_the_queue_when_the_core_crashed_can_be_taken_back(
+    journaled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Edge, "split", lambda self, submission: submission.split())
+    desk = Desk(backend_if(journaled), merge=joined)
+    system = desk.start()
+    ours = [system.submit(Refresh(parts=(part,))) for part in (1, 2, 13)]
+    wait = system.submit(Wait(), priority=Priority.LOW)
+    desk.open()
+    assert ours[2].result(60) == (13,)
+    desk.dispatchers.run_until(lambda: wait.state is State.RUNNING, 60)
+    running: Any = system._running
+    crash = ProxyCall(attr_path=("on_stop",), args=("one too many",), kwargs={})
+    running._path.sequencer_ref.actor_inbox.put(crash)
+    desk.dispatchers.run_to_rest()
+    assert (system.stats().restarts, system.stats().queued) == (1, 2)
+    assert ours[0].cancel()
+    desk.go_on.set()
+    assert ours[1].result(60) == (2,)
+    wait.result(60)
+    assert sorted(desk.executed) == [(2,), (13,)]
+    assert system.stats().state_counts == {State.COMMITTED: 4, State.CANCELLED: 1}
+    system.stop()
+
+
+def test_what_several_are_merged_to_stays() -> None:
+    desk = Desk(merge=joined)
+    system = desk.start()
+    ours = [system.submit(Refresh(parts=(part,))) for part in (1, 2)]
+    desk.open()
+    assert results(ours) == [(1, 2)] * 2
+    ours[1].become(Refresh(parts=(3,)))
+    assert ours[1].split() == ()
+    assert ours[1].trigger == Refresh(parts=(1, 2))
+    system.stop()

@@ -8,6 +8,7 @@ from collections import Counter
 from typing import Any
 
 import pytest
+from pykka.messages import ProxyCall
 
 from seqtor import (
     Collection,
@@ -267,3 +268,36 @@ def test_a_deferred_run_is_open_in_a_checkpoint_and_its_key_stays_bound() -> Non
         assert then == now, "tx.now is that of the first attempt, in another process"
         assert again.verify().skipped == {"deferred": 1}
     assert max(world.made.values()) <= 2
+
+
+@pytest.mark.parametrize("crashes", [["core"], ["journal"], ["journal", "death"], ["core", "journal", "core"]])
+def test_who_asks_again_under_the_key_of_an_earlier_process_gets_its_outcome_through_crashes(
+    crashes: list[str],
+) -> None:
+    backend, world = MemoryBackend(), World()
+    with make(simulated(1, journal=backend), world, is_async=True) as system:
+        first = system.submit(Consult(decides=True), idempotency_key="it")
+        outcome = first.result()
+    system = make(simulated(2, journal=backend), world, is_async=True)
+    system.start()
+    running: Any = system._running
+    journal = running.journal.ref
+    with running._dispatchers.holding(journal.actor_inbox):
+        again = system.submit(Consult(decides=True), idempotency_key="it")
+        running._dispatchers.run_to_rest()
+        assert not again.done
+    for crash in crashes:
+        if crash != "death":
+            ref = running._path.coordinator_ref if crash == "core" else journal
+            ref.actor_inbox.put(ProxyCall(attr_path=("on_stop",), args=("one too many",), kwargs={}))
+            running._dispatchers.run_until(lambda: False, 5.0)
+    if "death" in crashes:
+        backend.close()
+        running._dispatchers.drop()
+    else:
+        assert tuple(again.result()) == outcome
+        system.stop()
+    with make(simulated(3, journal=backend), world, is_async=True) as last:
+        last._running._dispatchers.run_until(lambda: False, 5.0)  # type: ignore[union-attr]
+        assert last.submit(Consult(decides=True), idempotency_key="it").result() == list(outcome)
+        assert [record.state for record in last.commits() if record.run == first.id] == [State.COMMITTED]

@@ -17,7 +17,7 @@ from seqtor.actors.handlers import make_handler
 from seqtor.actors.journal import actor
 from seqtor.actors.journal.memory import MemoryBackend
 from seqtor.actors.mailbox import Mailbox
-from seqtor.actors.submissions import Intake, Origin
+from seqtor.actors.submissions import Intake, Origin, RetryOf
 from seqtor.actors.waiting_room import LOOK_S, WaitingRoom
 from seqtor.messages import AcceptTriggers, Priority, WaitOver
 from tests.programs import WAIT_S, Account, simulated, threaded
@@ -162,6 +162,7 @@ def test_delayed_triggers_on_real_threads_come_in_the_order_of_their_times() -> 
         ({"delay": -1}, ValueError, "0 seconds or more"),
         ({"delay": float("inf")}, ValueError, "finite"),
         ({"delay": float("nan")}, ValueError, "finite"),
+        ({"delay": 1e18}, ValueError, "delay must be at most 3162240000 seconds, which is 100 years, got 1e[+]18"),
         ({"delay": "1"}, TypeError, "delay is seconds"),
         ({"delay": True}, TypeError, "delay is seconds"),
         ({"delay": datetime.timedelta(seconds=-1)}, ValueError, "leave it out to run at once"),
@@ -237,6 +238,7 @@ def test_with_a_journal_a_stop_leaves_them_to_the_next_start_which_runs_each_at_
     text = logged(lambda: system.stop(10))
     assert "run after the next start: Ring" in text
     assert all(isinstance(_error_of(each), NotRunning) for each in submissions)
+    assert "delayed triggers too, runs after the next start" in str(_error_of(submissions[0]))
     with make(backend, start_s=10) as again:
         overdue, later = (again.submit(Ring(name=f"{at}"), idempotency_key=f"{at}") for at in (5, 20))
         assert again.stats().delayed == 1
@@ -330,8 +332,8 @@ class Inbox(Mailbox):
 class Room:
     """A waiting room, and what is around it."""
 
-    def __init__(self) -> None:
-        self.clock, self.timers, self.inbox = SetClock(), Timers(), Inbox()
+    def __init__(self, clock: SetClock | None = None) -> None:
+        self.clock, self.timers, self.inbox = clock or SetClock(), Timers(), Inbox()
         self.intake = Intake("t", None, lambda _, future: future.set(None))
         self.room = WaitingRoom(self.clock, self.timers, self.intake)
         self.room.coordinator = self.inbox
@@ -345,6 +347,13 @@ class Room:
         self.intake.open[submission] = None
         assert self.room.hold_back([submission]) == ()
         return submission
+
+    def retry(self, due_in_s: float) -> Submission[Any]:
+        """One that follows a run which has failed; nobody has told the room of it."""
+        now = self.clock.time()
+        return Submission(
+            self.intake, 1, Ring(), self.handler, 2, now, now, Origin(retry=RetryOf(2, "t-1", now + due_in_s))
+        )
 
     def let_out(self) -> list[Any]:
         self.inbox.told.clear()
@@ -385,6 +394,37 @@ def test_a_clock_that_is_set_back_while_somebody_waits_changes_nothing() -> None
     assert world.let_out() == [submission]
 
 
+class InterruptedClock(SetClock):
+    """The clock of a thread that is interrupted whenever it is about to read the time of day."""
+
+    interrupted_for_s = 0.0
+
+    def time(self) -> float:
+        self.advance_to(self._elapsed_s + self.interrupted_for_s)
+        return super().time()
+
+
+def test_a_thread_that_is_interrupted_while_it_reads_the_clocks_lets_nobody_out_before_the_time() -> None:
+    clock = InterruptedClock()
+    world = Room(clock)
+    submission = world.waiting(30)
+    clock.interrupted_for_s = 1.0
+    world.room.remove(submission)
+    world.room.wait(submission)
+    clock.interrupted_for_s = 0.0
+    clock.advance_to(29.5)
+    assert world.let_out() == []
+    clock.interrupted_for_s = 10.0  # Taken for a clock that was set forward.
+    later = world.waiting(100, 2)
+    due_s = 29.5 + 10 + 100
+    world.let_out()
+    clock.interrupted_for_s = 0.0
+    clock.advance_to(due_s - 1)
+    assert later not in world.let_out()
+    clock.advance_to(due_s)
+    assert world.let_out() == [later]
+
+
 def test_who_leaves_before_the_time_leaves_nothing_behind() -> None:
     world = Room()
     for number in range(10_000):
@@ -402,6 +442,63 @@ def test_a_coordinator_that_lost_the_message_is_told_again() -> None:
     world.room.remind()
     assert world.timers.live == [0]
     assert world.let_out() == [submission]
+
+
+def test_who_waits_already_waits_once_and_until_the_same_time() -> None:
+    world = Room()
+    retry = world.retry(due_in_s=10)
+    world.room.wait(retry)
+    world.clock.set_by_s = -5.0
+    world.room.wait(retry)
+    assert (world.room.retries, len(world.room._heap)) == (1, 1)
+    world.clock.advance_to(10)
+    assert world.let_out() == [retry]
+    assert (world.room.retries, world.let_out()) == (0, [])
+
+
+def test_a_retry_that_was_let_out_does_not_wait_for_its_backoff_once_more() -> None:
+    world = Room()
+    retry = world.retry(due_in_s=10)
+    world.room.wait_again(retry)
+    assert retry in world.room
+    world.clock.advance_to(10)
+    assert world.let_out() == [retry]
+    world.room.wait_again(retry)
+    assert retry not in world.room
+
+
+class CrashesOnce(dict[Any, None]):
+    """Crashes who comes to write in it, the first time."""
+
+    crashed = False
+
+    def __setitem__(self, key: Any, value: None) -> None:
+        if not self.crashed:
+            self.crashed = True
+            raise RuntimeError("crashed")
+        super().__setitem__(key, value)
+
+
+def test_a_crash_while_one_is_let_out_loses_nobody() -> None:
+    world = Room()
+    retry = world.retry(due_in_s=10)  # Its backoff is over before the record of the run that failed is on disk.
+    world.room.wait_again(retry)
+    world.clock.advance_to(10)
+    world.intake.open = CrashesOnce()
+    with pytest.raises(RuntimeError):
+        world.let_out()
+    assert retry in world.room
+    world.room.remind()
+    assert world.let_out() == [retry]
+    assert retry in world.intake.open
+
+
+def test_one_whose_time_came_while_it_was_handed_in_has_left_the_room_without_having_been_in_it() -> None:
+    world = Room()
+    now = world.clock.time()
+    submission: Submission[Any] = Submission(world.intake, 1, Ring(), world.handler, 2, now, now, Origin(due=now - 1))
+    assert world.room.hold_back([submission]) == (submission,)
+    assert (len(world.room), world.room.left) == (0, 1)
 
 
 def test_a_program_that_delays_nothing_sets_no_timer() -> None:

@@ -565,9 +565,8 @@ def test_actors_on_the_elastic_dispatcher_may_wait_for_each_other() -> None:
     assert [ref.stop() for ref in ActorRegistry.get_by_class(Chain)] == [True] * 41
 
 
-def test_no_wake_up_of_the_elastic_dispatcher_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("seqtor.actors.dispatchers.standalone.IDLE_S", 0.0)  # Idle threads leave while work comes in.
-    dispatcher: Any = ElasticDispatcher("test")
+def test_no_wake_up_of_the_elastic_dispatcher_is_lost() -> None:
+    dispatcher: Any = ElasticDispatcher("test", idle_s=0.0)  # Idle threads leave while work comes in.
     done = threading.Semaphore(0)
 
     def produce() -> None:
@@ -581,6 +580,30 @@ def test_no_wake_up_of_the_elastic_dispatcher_is_lost(monkeypatch: pytest.Monkey
         assert done.acquire(timeout=PATIENCE_S)
     for thread in threads:
         thread.join()
+
+
+def test_an_idle_thread_of_the_elastic_dispatcher_leaves_unless_it_is_to_stay_and_the_stop_ends_those_that_can() -> (
+    None
+):
+    release = threading.Event()
+    passing: Any = ElasticDispatcher("passing", idle_s=0.0)
+    passing.ready(Work(0, lambda: release.wait() and None))
+    [left] = passing._threads
+    release.set()
+    left.join(PATIENCE_S)
+    assert not left.is_alive()
+    assert not passing._threads
+
+    staying: Any = ElasticDispatcher("staying", idle_s=None)
+    staying.ready(idle := Work(0, nothing))
+    assert happens(idle.done)
+    release.clear()
+    staying.ready(hung := Work(0, lambda: release.wait() and None))
+    staying.ready(Work(0, nothing))
+    assert happens(hung.started)
+    assert {name for name in staying.stop(timeout_s=0) if name.startswith("staying-")}
+    release.set()
+    assert staying.stop(PATIENCE_S) == []
 
 
 def test_the_standalone_dispatcher_is_one_for_the_process() -> None:

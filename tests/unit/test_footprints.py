@@ -95,7 +95,8 @@ def test_who_touches_nothing_of_a_slow_footprint_ends_before_it_and_is_not_seen_
     desk = Desk(threaded(4))
     with desk.system as system:
         slow = desk.hold_up()
-        assert system.submit_many([Add(key="a"), Add(key="b"), Add(key="a")])[2].result(WAIT_S) == 2
+        added = system.submit_many([Add(key="a"), Add(key="b"), Add(key="a")])
+        assert [submission.result(WAIT_S) for submission in added] == [1, 1, 2]
         stats = system.stats()
         assert (stats.committed_through, stats.in_flight, stats.current_seq) == (0, 1, 4)
         assert dict(system.snapshot()[desk.numbers].items()) == {}, "what everybody sees is what is contiguous"
@@ -238,6 +239,18 @@ def test_a_writes_that_will_not_do_is_refused_at_registration(writes: Callable[[
         (lambda numbers: 1 / 0, "writes= of the handler of Add raised ZeroDivisionError"),
         (lambda numbers: [(numbers, 5)], r"a store or a pair \(store, key\) with a str as key"),
         (lambda numbers: ["numbers"], r"a store or a pair \(store, key\) with a str as key"),
+        (
+            lambda numbers: None,
+            r"Add returned None for Add\(.*: it returns a list of .* and \[\] if nothing is written",
+        ),
+        (
+            lambda numbers: numbers,
+            r"Add returned <StoreRef 'numbers' .*: it returns a list of stores and pairs, such as",
+        ),
+        (lambda numbers: (numbers, "a"), r"Add returned \(<StoreRef .*, 'a'\) for .*: it returns a list"),
+        (lambda numbers: {numbers: "a"}, r"Add returned {<StoreRef .*: it returns a list"),
+        (lambda numbers: "numbers", "Add returned 'numbers' for .*: it returns a list"),
+        (lambda numbers: (number / 0 for number in [1]), "writes= of the handler of Add raised ZeroDivisionError"),
     ],
 )
 def test_a_function_that_will_not_do_is_refused_where_the_trigger_is_handed_in(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import io
 import json
 import logging
@@ -60,6 +61,12 @@ def acting(journal: Any = None) -> Supervisor:
         logger.info("at work")
 
     return system
+
+
+@pytest.fixture(autouse=True)
+def no_lines_of_other_tests() -> None:
+    """What is left of a simulated process that died says so when it is collected: before, and not in between."""
+    gc.collect()
 
 
 def lines_of(level: str, *ways: str, journal: Any = None) -> list[dict[str, Any]]:

@@ -31,6 +31,7 @@ from seqtor.messages.lifecycle import (
     StoreRefusedToStart,
 )
 from seqtor.messages.refusals import MailboxFull
+from tests.seeds import scaled
 from tests.stages import PATIENCE_S, stage
 
 
@@ -389,7 +390,7 @@ def test_a_closed_mailbox_does_not_keep_its_actor_alive(by_hand: ByHand) -> None
 
 @pytest.mark.parametrize("where", ["elastic", "pool"])
 def test_every_message_is_delivered_or_reported_when_the_end_races_the_senders(where: str) -> None:
-    senders, each, rounds = 4, 25, 150
+    senders, each, rounds = 4, 25, scaled(50)
     accounted = threading.Semaphore(0)
 
     class Accounting(Recorder):

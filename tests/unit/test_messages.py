@@ -24,10 +24,13 @@ from seqtor.messages.message import message
 MODULES = [importlib.import_module(f"seqtor.messages.{each.name}") for each in pkgutil.iter_modules(messages.__path__)]
 # What messages and answers are made of; sent by nobody on its own.
 PARTS = {
-    "AttemptConflict", "Checkpoint", "Commit", "CommitIntent", "ConflictReport", "DeadLetterRecord", "EndedRun", "HotKey",
-    "Mutable", "Pair", "Released", "RunRecord", "Stats", "StoreAccess", "Wait", "Write",
+    "AllOf", "AnyOf", "AttemptConflict", "Checkpoint", "Commit", "CommitIntent", "Condition", "ConflictReport",
+    "DeadLetterRecord", "EffectFailureFact", "EndedRun", "EventFact", "EventRecord", "FailureFact", "HalfMetComposite",
+    "HotKey", "Lineage", "Mutable", "Pair", "ReactionState", "Released", "ResultFact", "RunRecord", "ScheduleRecord",
+    "SourceChange", "Stats", "StatusFact", "StoreAccess", "TickFact", "Wait", "Where", "Write",
 }  # fmt: skip
 CHANGEABLE = {
+    "CommitJudged.resolved.keys": "the same read set",
     "CommitRun.accesses.keys": "the attempt's own read set, handed over at its end and written by nobody since",
     "EndedRun.accesses.keys": "the same read set",
     "JudgeCommit.accesses.keys": "the same read set",

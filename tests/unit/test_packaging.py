@@ -14,6 +14,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = {"supervisor": "seqtor", "actors": "seqtor.actors", "messages": "seqtor.messages"}
+PLUGIN = "_seqtor_pytest.py"  # Beside the package, so that pytest does not import it: see there.
 PYPROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
 
 
@@ -62,14 +63,14 @@ def test_the_editable_install_sees_every_file_and_no_other() -> None:
     assert seen == installed_names(), "files were added or removed since the last `make setup`: run it again"
 
 
-def test_the_wheel_holds_seqtor_and_nothing_else(wheel: Path) -> None:
+def test_the_wheel_holds_seqtor_and_the_pytest_plugin_and_nothing_else(wheel: Path) -> None:
     with ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
     assert "seqtor/py.typed" in names
-    assert names == installed_names(), "what is not Python must be named in [tool.setuptools.package-data]"
+    assert names == installed_names() | {PLUGIN}, "what is not Python must be named in [tool.setuptools.package-data]"
 
 
-def test_the_wheel_depends_on_six_packages(wheel: Path) -> None:
+def test_the_wheel_depends_on_seven_packages(wheel: Path) -> None:
     with ZipFile(wheel) as archive:
         (name,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
         metadata = archive.read(name).decode().split("\n\n")[0].splitlines()
@@ -81,6 +82,7 @@ def test_the_wheel_depends_on_six_packages(wheel: Path) -> None:
         "loguru>=0.7",
         "pydantic<3,>=2.14",
         "pykka<5,>=4.5",
+        "tzdata>=2025.2",
     }
 
 

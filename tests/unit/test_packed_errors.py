@@ -31,6 +31,16 @@ class Silent(Exception):
         raise RuntimeError("no text")
 
 
+class Sealed(Exception):
+    """A class of which, once it is closed, no further one can be derived."""
+
+    closed = False
+
+    def __init_subclass__(cls) -> None:
+        if cls.closed:
+            raise TypeError("no more of it")
+
+
 class Holding(Exception):
     """Holds what pickle does not take, as an argument and as an attribute."""
 
@@ -99,13 +109,29 @@ def test_what_pickle_does_not_take_is_left_out() -> None:
     assert (again.number, hasattr(again, "held"), again.args[0]) == (3, False, "held")
 
 
-def test_a_class_that_is_not_to_be_had_is_named() -> None:
-    class Local(Exception):
+def test_a_class_that_cannot_be_imported_has_one_of_its_name_that_stands_for_it() -> None:
+    class Local(Awkward):
         pass
 
+    error = raised(lambda: Local(7, hint="a hint"))
+    again: Any = crossed(error)
+    assert isinstance(again, Awkward)
+    assert (type(again).__qualname__, type(again).__module__) == (Local.__qualname__, Local.__module__)
+    assert (again.args, again.code, again.hint) == (("7: a hint",), 7, "a hint")
+    assert type(crossed(error)) is type(again)
+    assert error_record(again) == error_record(error)
+
+
+def test_a_class_for_which_none_can_stand_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Local(Sealed):
+        pass
+
+    monkeypatch.setattr(Sealed, "closed", True)
     again = crossed(Local("here"))
     assert isinstance(again, RecordedFailure)
     assert (again.kind.rpartition(".")[2], again.message) == ("Local", "here")
+    kept = error_record(again)
+    assert (kept.type, kept.message) == (error_record(Local("here")).type, "here")
 
 
 def test_an_exception_without_a_text_crosses_all_the_same() -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
 
 from seqtor import HandlerFailed, Retry, Supervisor, Transaction, Trigger, WouldDeadlock
-from seqtor.actors.progress import KEPT_MAX
+from seqtor.actors.progress import KEPT_MAX, Listener, Progress
 from tests.programs import WAIT_S, Gate, simulated, threaded
 
 
@@ -152,3 +152,87 @@ def test_replay_tells_nobody_and_is_the_same() -> None:
     with make(simulated()) as system:
         system.ask(Work())
         system.verify()
+
+
+# One listener alone -------------------------------------------------------------------------------------------------------
+
+
+class Run:
+    """As much of a submission as a listener knows."""
+
+    done = False
+
+    def when_done(self, wake: Callable[[], None]) -> bool:
+        self.wake = wake
+        return False
+
+
+def listen(progress: Progress) -> tuple[Any, Run]:
+    run = Run()
+    return Listener(run, progress, None), run  # type: ignore[arg-type]
+
+
+def test_a_value_that_comes_just_before_a_listener_waits_is_not_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def first() -> Any:
+        progress = Progress()
+        listener, _ = listen(progress)
+        loop = asyncio.get_running_loop()
+        make = loop.create_future
+
+        def create_future() -> Any:
+            progress.tell("just now")  # Nobody can be woken yet.
+            monkeypatch.undo()
+            return make()
+
+        monkeypatch.setattr(loop, "create_future", create_future)
+        return await anext(listener)
+
+    assert asyncio.run(asyncio.wait_for(first(), WAIT_S)) == "just now"
+
+
+def test_a_listener_that_is_woken_for_nothing_goes_on_waiting_and_twice_at_once_is_as_once() -> None:
+    wrong: list[Any] = []
+
+    async def values() -> list[Any]:
+        progress = Progress()
+        listener, run = listen(progress)
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: wrong.append(context))
+        coming = asyncio.ensure_future(anext(listener))
+        await asyncio.sleep(0)
+        listener.wake()
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert not coming.done()
+        progress.tell(1)
+        progress.tell(2)
+        found = [await coming, await anext(listener)]
+        run.done = True
+        run.wake()
+        assert [value async for value in listener] == []
+        assert progress._listeners == [], "who has ended listens no more"
+        return found
+
+    assert asyncio.run(values()) == [1, 2]
+    assert wrong == []
+
+
+def test_a_listener_whose_loop_was_closed_disturbs_no_handler() -> None:
+    progress = Progress()
+    listener, _ = listen(progress)
+
+    async def give_up() -> None:
+        coming = asyncio.ensure_future(anext(listener))
+        await asyncio.sleep(0)
+        coming.cancel()
+
+    asyncio.run(give_up())
+    progress.tell("nobody is there")
+    assert list(listener.values) == ["nobody is there"]
+
+
+def test_a_listener_may_be_1000_values_behind() -> None:
+    progress = Progress()
+    listener, _ = listen(progress)
+    for number in range(1_500):
+        progress.tell(number)
+    assert list(listener.values) == list(range(500, 1_500))

@@ -68,7 +68,7 @@ def run(system: Supervisor, count: int) -> None:
 def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that a few runs are several pieces."""
     monkeypatch.setattr(seqtor.queries, "PIECE", 4)
-    monkeypatch.setattr(seqtor.system, "PIECE", 4)
+    monkeypatch.setattr(seqtor.inspection, "PIECE", 4)
     monkeypatch.setattr(seqtor.actors.journal.history, "PIECE", 3)
 
 

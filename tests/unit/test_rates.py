@@ -170,6 +170,21 @@ def test_the_pace_is_that_of_the_last_seconds() -> None:
     assert pace.per_second(51.0, 5) == 2
 
 
+def test_a_sequencer_that_counts_anew_is_not_held_against_the_one_before() -> None:
+    pace = Pace()
+    pace.note(0.0, 100)
+    pace.note(0.5, 150)
+    pace.note(1.0, 3)
+    assert pace.per_second(2.0, 203) == pytest.approx(200)
+
+
+def test_a_moment_that_has_passed_takes_no_token_back() -> None:
+    bucket = Bucket(1.0)
+    bucket.refill(10.0)
+    bucket.refill(9.0)
+    assert bucket.has_token
+
+
 # Who is refused -----------------------------------------------------------------------------------------------------------
 
 

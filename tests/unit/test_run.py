@@ -98,6 +98,8 @@ def test_the_banner_says_what_a_system_is_made_of(bank: Any) -> None:
         "stores": {"accounts": "Collection of Account", "limits": "Document of Account", "counting": "Counting"},
         "handlers": {"Deposit": "sync", "Look": "async"},
         "effects": ["tell"],
+        "reactions": [],
+        "schedules": [],
         "resources": ["client"],
         "settings": {"threads": 3, "stop_grace": 2.5},
     }

@@ -86,6 +86,13 @@ def test_later_changes_to_the_mapping_that_was_passed_change_nothing(project: pa
     assert system.settings.max_queued == 3
 
 
+def test_a_setting_that_there_is_not_is_refused_with_the_nearest_that_there_is() -> None:
+    with pytest.raises(
+        RegistrationError, match=r"^there is no setting 'max_qeued'; did you mean 'max_queued'\?; settings are"
+    ):
+        Settings(max_qeued=3)  # type: ignore[call-arg]
+
+
 # What is wrong names its source -----------------------------------------------------------------------------------
 
 WRONG: list[tuple[str, Any, str]] = [

@@ -145,7 +145,7 @@ def test_nothing_runs_before_somebody_waits_or_steps() -> None:
     ref.stop()
 
 
-def test_everything_runs_on_the_thread_that_waits() -> None:
+def test_everything_but_sync_handlers_runs_on_the_thread_that_waits() -> None:
     simulation = SimulatedDispatchers(seed=1)
     threads: set[int] = set()
 
@@ -153,11 +153,13 @@ def test_everything_runs_on_the_thread_that_waits() -> None:
         def on_receive(self, message: Any) -> None:
             threads.add(threading.get_ident())
 
-    for dispatcher in (simulation.core, simulation.pool, simulation.loop, simulation.dedicated("medium")):
+    for dispatcher in (simulation.core, simulation.loop, simulation.dedicated("medium")):
         ref = Where.start_on(dispatcher)
         ref.ask("where?")
         ref.stop()
     assert threads == {threading.get_ident()}
+    Where.start_on(simulation.pool).ask("where?")
+    assert len(threads) == 2
 
 
 # Time ----------------------------------------------------------------------------------------------------------------

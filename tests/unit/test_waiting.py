@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from seqtor.actors.sequencer.waiting import AGEING_LIMIT, DROPPED_MAX, WaitingTriggers
+from seqtor.actors.submissions import Origin
 from seqtor.messages.triggers import Priority
 
 URGENT, HIGH, NORMAL, LOW = Priority
@@ -23,6 +24,7 @@ class Waiter:
     event_time: float
     name: Any
     origin: Any = None
+    handler: Any = None
 
 
 def queue_of(*waiters: Waiter) -> WaitingTriggers:
@@ -36,7 +38,8 @@ def take(queue: WaitingTriggers) -> Waiter:
     cls = queue.choose()
     assert cls is not None
     shown = queue.peek(cls)
-    taken: Any = queue.take(cls)
+    assert queue.take_next(lambda _: False) is None, "where there is no room nobody goes"
+    taken: Any = queue.take_next(lambda _: True)
     assert taken is shown, "who was shown is who goes"
     return taken  # type: ignore[no-any-return]
 
@@ -206,3 +209,38 @@ def test_what_is_dropped_deep_in_the_queue_does_not_pile_up() -> None:
         queue.drop(waiter)
     assert sum(len(cls.queue) for cls in queue._classes) < 3 * DROPPED_MAX
     assert take_all(queue) == ["front"]
+
+
+@dataclass(eq=False)
+class Joiner:
+    """A waiter that can become one with others, and come apart again."""
+
+    event_time: float
+    priority: int = NORMAL
+    origin: Origin = field(default_factory=lambda: Origin(coalesce="k"))
+    handler: Any = "h"
+    absorbed: Any = None
+
+    def absorb(self, others: list[Any]) -> None:
+        self.absorbed = others
+
+
+@pytest.mark.parametrize("is_dropped", [False, True])
+def test_who_comes_back_is_there_once_though_its_old_entry_is_there_still(is_dropped: bool) -> None:
+    queue = WaitingTriggers()
+    joiners: list[Any] = [Joiner(event_time) for event_time in (2.0, 1.0, 3.0)]
+    for each in joiners:
+        queue.push(each)
+    behind, lead, newest = joiners
+    taken: Any = queue.take_next(lambda _: True)
+    assert taken is newest
+    assert newest.absorbed == [lead, behind]
+    assert len(queue) == 0
+    for each in newest.absorbed:
+        each.origin = Origin()
+        queue.push(each)
+    if is_dropped:
+        queue.drop(behind)
+    assert [take(queue) for _ in range(len(queue))] == ([lead] if is_dropped else [lead, behind])
+    assert queue.choose() is None
+    assert not sum(len(each) for cls in queue._classes for each in cls.queues())

@@ -19,7 +19,7 @@ from seqtor import (
     DeadlineExceeded,
     FootprintViolation,
     HandlerFailed,
-    RecordedFailure,
+    NotRunning,
     RegistrationError,
     Rejected,
     State,
@@ -129,6 +129,13 @@ def test_the_verbs_of_the_system_are_refused_there_too(works: Works) -> None:
 # Errors ----------------------------------------------------------------------------------------------------------------
 
 
+def test_what_is_asked_of_the_system_itself_says_that_it_runs_elsewhere(works: Works) -> None:
+    error = failure_of(works, "ask_for_stats")
+    assert isinstance(error, NotRunning)
+    assert "runs in the process that has started it, not in this worker process: what a handler needs" in str(error)
+    assert "system.start()" not in str(error)
+
+
 def test_a_rejection_comes_back_as_itself(works: Works) -> None:
     with pytest.raises(Rejected) as caught:
         ask(works, "reject", number=3)
@@ -149,10 +156,16 @@ def test_an_exception_that_pickle_cannot_make_again_comes_back_as_itself(works: 
     assert (error.args, error.code, error.hint) == (("7: a hint",), 7, "a hint")
 
 
-def test_an_exception_of_a_class_that_only_the_worker_knows_says_which(works: Works) -> None:
+def test_an_exception_of_a_class_that_only_the_worker_knows_says_which_and_verify_agrees(works: Works) -> None:
     error = failure_of(works, "fail_locally")
-    assert isinstance(error, RecordedFailure)
-    assert "Local: from here" in str(error)
+    assert isinstance(error, OSError)
+    assert (type(error).__qualname__, str(error)) == ("fail_locally.<locals>.Local", "from here")
+    with pytest.raises(Rejected) as rejected:
+        ask(works, "reject_locally")
+    assert (rejected.value.message, rejected.value.code, rejected.value.details) == ("no", "full", {"left": 3})
+    rejecting, failing = works.system.runs(limit=2)
+    assert (rejecting.state, failing.state) == (State.REJECTED, State.FAILED)
+    assert works.system.replay(failing.seq, rejecting.seq).executed == 2
 
 
 def test_a_handler_that_leaves_the_interpreter_fails_and_its_process_stays(works: Works) -> None:
@@ -356,7 +369,10 @@ def test_a_run_whose_process_is_killed_executes_again_with_the_same_seq(doors: D
         doors.await_arrival()
         doors.open()
         assert run.result(WAIT_S) == 1
-        assert (run.seq, works.system.record(1).state) == (1, State.COMMITTED)
+        record = works.system.record(1)
+        assert (run.seq, record.state, record.attempts) == (1, State.COMMITTED, 1), (
+            "attempts count conflicts, not deaths"
+        )
         assert works.system.stats().processes_replaced == 1
 
 
@@ -366,7 +382,8 @@ def test_a_handler_that_kills_its_process_ends_as_failed_after_three_and_the_oth
     with works.system:
         runs = [submit(works, "add", "a", 1), submit(works, "die", how), submit(works, "add", "a", 1)]
         assert runs[0].result(WAIT_S) == 2
-        with pytest.raises(HandlerFailed, match=f"its worker process died 3 times, at last with .* was killed by {by}"):
+        said = f"^Act at seq 2 failed: its worker process died 3 times, at last with .* was killed by {by}"
+        with pytest.raises(HandlerFailed, match=said):
             runs[1].result(WAIT_S)
         assert runs[2].result(WAIT_S) == 3
         assert works.system.stats().processes_replaced == 3

@@ -1,0 +1,91 @@
+"""How soon each explorer finds bugs: `python -m tests.simulation.explorers`.
+
+Owns the figures of docs/simulation.md: the planted bugs, one at a time, in the same histories under each explorer, and in
+which of these each is found first. Prints a table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import random
+import statistics
+import sys
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import pytest
+from loguru import logger
+
+from seqtor.actors import SimulatedDispatchers
+from seqtor.actors.dispatchers.exploring import EXPLORERS
+from tests.simulation import deaths, histories, test_effects
+from tests.simulation.planted import PLANTS
+
+__all__ = ["PORTFOLIOS", "Portfolio", "found_after"]
+
+
+class Portfolio(NamedTuple):
+    """What orders histories: these explorers, and how likely others go before an operation of `tx`."""
+
+    name: str
+    explorers: tuple[Callable[[random.Random], Any], ...]
+    interleaving: float
+
+
+PORTFOLIOS = (
+    *(Portfolio(explorer.__name__, (explorer,), 1.0) for explorer in EXPLORERS),
+    Portfolio("all in turn", EXPLORERS, 1.0),
+    Portfolio("all in turn, plain handlers in one step", EXPLORERS, 0.0),
+)
+
+
+def found_after(plant: int, portfolio: Portfolio, histories_max: int) -> int | None:
+    """How many histories are played until one finds a planted bug; None if none does."""
+    logger.disable("seqtor")
+    with pytest.MonkeyPatch.context() as patch:
+        PLANTS[plant].into(patch)
+        for module in (histories, deaths, test_effects):
+            patch.setattr(module, "EXPLORERS", portfolio.explorers)
+        init: Any = SimulatedDispatchers.__init__
+
+        def always(dispatchers: Any, *args: Any, **kwargs: Any) -> None:
+            init(dispatchers, *args, **kwargs)
+            dispatchers.interleaving = portfolio.interleaving
+
+        patch.setattr(SimulatedDispatchers, "__init__", always)
+        for seed in range(histories_max):
+            try:
+                histories.play(seed)
+            except Exception:
+                print(f"{portfolio.name}, {PLANTS[plant].name}: {seed + 1}", file=sys.stderr, flush=True)
+                return seed + 1
+    return None
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--histories", type=int, default=200, help="how many are played at most for each")
+    parser.add_argument("--cores", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--portfolios", type=int, default=len(PORTFOLIOS), help="only the first so many")
+    given = parser.parse_args()
+    portfolios = PORTFOLIOS[: given.portfolios]
+    asked = [(plant, each, given.histories) for each in portfolios for plant in range(len(PLANTS))]
+    with multiprocessing.get_context("spawn").Pool(given.cores) as pool:
+        found = pool.starmap(found_after, asked, 1)
+    print(
+        f"| of {len(PLANTS)} planted bugs, in {given.histories} histories | found | median | the last one | not found |"
+    )
+    print("| --- | --- | --- | --- | --- |")
+    for number, portfolio in enumerate(portfolios):
+        after = found[number * len(PLANTS) : (number + 1) * len(PLANTS)]
+        missed = "; ".join(plant.name for plant, each in zip(PLANTS, after, strict=True) if each is None)
+        needed = [given.histories + 1 if each is None else each for each in after]
+        last = max([each for each in after if each is not None], default=0)
+        counted = len(PLANTS) - after.count(None)
+        print(f"| {portfolio.name} | {counted} | {statistics.median(needed):g} | {last} | {missed or '-'} |")
+
+
+if __name__ == "__main__":
+    main()

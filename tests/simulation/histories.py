@@ -1,0 +1,233 @@
+"""Simulated histories, each made from one integer: `python -m tests.simulation.histories --seconds 60`.
+
+Owns the worlds that are searched, and the search: every seed is a world, the explorer that orders it, and where it is hurt.
+Says how many histories were played, how much virtual time that is and how many actors and processes died; a history in which
+something does not hold is printed with the command that plays it again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import inspect
+import math
+import multiprocessing
+import os
+import random
+import sys
+import time
+import traceback
+import uuid
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import pytest
+from loguru import logger
+from pykka import ActorRegistry
+
+from seqtor import Supervisor
+from seqtor.actors import SimulatedDispatchers
+from seqtor.actors.base import Actor
+from seqtor.actors.dispatchers.exploring import EXPLORERS
+from seqtor.actors.journal.actor import Journal
+from seqtor.actors.journal.memory import MemoryBackend
+from tests.simulation import disk_world, test_calls, test_cancels, test_coalescing, test_delays, test_effects
+from tests.simulation.crash_world import TARGETS, survive
+from tests.simulation.mixed import mix_simulated, run_simulated
+from tests.simulation.systems.world import play_system
+
+__all__ = ["WORLDS", "number_of", "play", "search", "seeds_until", "world_of"]
+
+World = Callable[[int, pytest.MonkeyPatch], object]
+KINDS = tuple(TARGETS)
+LATENESS = (0.0, 0.02, 0.0, 0.2)
+INTERLEAVING = (1.0, 0.0, 0.2, 1.0, 1.0)  # Of plain handlers; the other worlds choose for themselves.
+DISK_EVERY = 8  # Of so many histories, one more is on the simulated disk.
+
+
+def mixed(seed: int, _: pytest.MonkeyPatch) -> None:
+    """Everything that a handler and a caller can choose, against the serial oracle."""
+    run_simulated(
+        mix_simulated(seed),
+        seed,
+        EXPLORERS[seed % len(EXPLORERS)],
+        LATENESS[seed % len(LATENESS)],
+        INTERLEAVING[seed % len(INTERLEAVING)],
+    )
+
+
+def killed(seed: int, patch: pytest.MonkeyPatch) -> None:
+    """Actors of one kind are killed at any line."""
+    kind = KINDS[seed % len(KINDS)]
+    is_journaled = kind is Journal or seed // len(KINDS) % 2
+    explorer = EXPLORERS[seed // 2 % len(EXPLORERS)]
+    interleaving = INTERLEAVING[seed // 3 % len(INTERLEAVING)]
+    survive(seed, kind, MemoryBackend() if is_journaled else None, patch, explorer, interleaving)
+
+
+def effects(seed: int, patch: pytest.MonkeyPatch) -> None:
+    """Effects through deaths of the process."""
+    test_effects.play_lives(seed, seed % 5, patch)
+
+
+def calls(seed: int, patch: pytest.MonkeyPatch) -> None:
+    """Recorded calls through deaths of the process."""
+    test_calls.play_lives(seed, test_calls.SEQUENCES[seed % len(test_calls.SEQUENCES)], patch)
+
+
+def delays(seed: int, _: pytest.MonkeyPatch) -> None:
+    """Delays through crashes and deaths."""
+    test_delays.play_lives(seed)
+
+
+def systems(seed: int, patch: pytest.MonkeyPatch) -> None:
+    """Whole systems, drawn at random: reactions, schedules, stores of all kinds, settings, and what goes wrong."""
+    play_system(seed, patch)
+
+
+WORLDS: tuple[World, ...] = (
+    mixed, killed, mixed, effects, mixed, killed, test_cancels.play_lives, mixed, killed, calls, test_coalescing.play_lives,
+    mixed, delays, systems, systems,
+)  # fmt: skip
+
+
+def world_of(seed: int) -> World:
+    """The world that a seed plays."""
+    return WORLDS[seed % len(WORLDS)]
+
+
+def number_of(seed: int) -> int:
+    """Which history of its world a seed plays; another one for each seed, also of a world that is there several times."""
+    rounds, place = divmod(seed, len(WORLDS))
+    world = WORLDS[place]
+    return rounds * WORLDS.count(world) + WORLDS[:place].count(world)
+
+
+def play(seed: int) -> None:
+    """Play one history; raises if something does not hold. Leaves no thread behind.
+
+    Seeds below 0 are on the simulated disk.
+    """
+    chance = random.Random(seed)
+    made: list[SimulatedDispatchers] = []
+    before = set(ActorRegistry.get_all())
+    with pytest.MonkeyPatch.context() as patch:
+        # What a journal is called goes into the ids of runs, and those into what handlers draw.
+        patch.setattr(uuid, "uuid4", lambda: uuid.UUID(int=chance.getrandbits(128), version=4))
+        patch.setattr(SimulatedDispatchers, "__init__", _noting(made, SimulatedDispatchers.__init__))
+        try:
+            if seed < 0:
+                disk_world.play_lives(-1 - seed, patch)
+            else:
+                world_of(seed)(number_of(seed), patch)
+            left = [str(mailbox._actor) for each in made for mailbox in each.handlers.in_flight]
+            assert not left, "these handlers stand somewhere for ever"
+        finally:
+            for each in made:
+                each.drop()
+                for task in each._tasks:
+                    coroutine: Any = task.get_coro()
+                    if inspect.getcoroutinestate(coroutine) == inspect.CORO_CREATED:
+                        coroutine.close()  # It has not begun, and never will.
+            for ref in ActorRegistry.get_all():  # A process that has died does not: with it went all of them.
+                if ref not in before:
+                    ActorRegistry.unregister(ref)
+
+
+def _noting(made: list[SimulatedDispatchers], init: Any) -> Any:
+    def noting(dispatchers: SimulatedDispatchers, *args: Any, **kwargs: Any) -> None:
+        init(dispatchers, *args, **kwargs)
+        made.append(dispatchers)
+
+    return noting
+
+
+class Counted:
+    """What has happened in the simulations of this process: it only watches."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.happened: Counter[str] = Counter()
+        self.virtual_s = 0.0
+        pass_time, crash, start = SimulatedDispatchers._pass_time, Actor._crash, Supervisor.start
+
+        def timed(dispatchers: SimulatedDispatchers, latest: float = math.inf) -> bool:
+            before = dispatchers.clock.monotonic()
+            passed = pass_time(dispatchers, latest)
+            self.virtual_s += dispatchers.clock.monotonic() - before
+            return passed
+
+        def crashed(actor: Actor, reply_to: Any) -> None:
+            self.happened["actors crashed"] += 1
+            crash(actor, reply_to)
+
+        def started(system: Supervisor) -> Supervisor:
+            self.happened["processes"] += 1
+            return start(system)
+
+        patch.setattr(SimulatedDispatchers, "_pass_time", timed)
+        patch.setattr(Actor, "_crash", crashed)
+        patch.setattr(Supervisor, "start", started)
+
+
+def search(seeds: Iterable[int]) -> tuple[Counter[str], float]:
+    """Play them all; returns what has happened, and the virtual seconds."""
+    with pytest.MonkeyPatch.context() as patch:
+        counted = Counted(patch)
+        for seed in seeds:
+            counted.happened["histories"] += 1
+            try:
+                play(seed)
+            except Exception as error:
+                counted.happened["found"] += 1
+                traceback.print_exc(limit=-6, file=sys.stdout)
+                print(
+                    f"found {type(error).__name__}; again: python -m tests.simulation.histories --seed {seed}",
+                    flush=True,
+                )
+    return counted.happened, counted.virtual_s
+
+
+def seeds_until(first: int, step: int, until: float) -> Iterator[int]:
+    """Every so many-th seed, until then; now and then one of the disk."""
+    seed = first
+    while time.monotonic() < until:
+        yield seed
+        if seed // step % DISK_EVERY == 0:
+            yield -1 - seed
+        seed += step
+
+
+def _part(number: int, parts: int, first: int, until: float) -> tuple[Counter[str], float]:
+    logger.disable("seqtor")
+    if hasattr(os, "sched_setaffinity"):  # Handlers hand a baton over: on one core that costs a tenth.
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {cores[number % len(cores)]})
+    return search(seeds_until(first + number, parts, until))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=600.0, help="how long to search")
+    parser.add_argument("--first", type=int, default=0, help="the first seed")
+    parser.add_argument("--seed", type=int, help="play this one only")
+    parser.add_argument("--cores", type=int, default=os.cpu_count() or 1)
+    given = parser.parse_args()
+    if given.seed is not None:
+        play(given.seed)
+        return 0
+    until = time.monotonic() + given.seconds
+    with multiprocessing.get_context("spawn").Pool(given.cores) as pool:
+        parts = [(number, given.cores, given.first, until) for number in range(given.cores)]
+        found = pool.starmap(_part, parts)
+    happened = sum((each for each, _ in found), Counter[str]())
+    hours = sum(virtual_s for _, virtual_s in found) / 3600
+    deaths = happened["processes"] - happened["histories"]
+    print(
+        f"{happened['histories']} histories from seed {given.first} on, {hours:.1f} simulated hours, "
+        f"{happened['actors crashed']} actors and {deaths} processes died: {happened['found'] or 'nothing'} found"
+    )
+    return 1 if happened["found"] else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

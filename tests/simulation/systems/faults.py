@@ -1,0 +1,128 @@
+"""What goes wrong around a random system: writing outside fails, messages come twice, actors crash, the clock is set.
+
+Owns the patches, which last as long as their context. Each is drawn from a source of its own, so that the same plan goes
+wrong in the same places.
+"""
+
+from __future__ import annotations
+
+import inspect
+import random
+import re
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from pykka.messages import ProxyCall
+
+from seqtor import StoreUnavailable, Supervisor
+from seqtor.actors import SimulatedDispatchers
+from seqtor.actors.base import Actor
+from seqtor.actors.clock import VirtualClock
+from seqtor.actors.mailbox import Mailbox
+from seqtor.actors.stores.folder import Folder
+from seqtor.actors.stores.table_rows import Rows
+from seqtor.messages import catalogue
+
+__all__ = ["TWICE", "Crashes", "Repeats", "SetClock", "Troubles", "crash_any"]
+
+KILLED = "on_stop() takes"  # What a killed actor says.
+STANDS = re.compile(r"Twice: (the second\b(?! actor| run\b)|harmless|ignored|nothing|refused|fenced)")
+
+
+def _may_repeat() -> frozenset[type]:
+    """The messages between actors of which their own text says that a second one does no harm."""
+    kinds = [each for each in vars(catalogue).values() if isinstance(each, type) and each.__doc__]
+    found = {each for each in kinds if STANDS.search(inspect.getdoc(each) or "")}
+    return frozenset(each for each in found if "reply_to" not in getattr(each, "__annotations__", {}))
+
+
+TWICE = _may_repeat()
+
+
+class SetClock(VirtualClock):
+    """A virtual clock whose time of day is set forward and back; durations go on as they are."""
+
+    def set_by(self, seconds: float) -> None:
+        """Let the time of day jump."""
+        self._start_s += seconds
+
+
+class Repeats:
+    """Messages that come twice, at once or later."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, chance: random.Random, often: float) -> None:
+        self.dispatchers: SimulatedDispatchers | None = None
+        self.count = 0
+        put = Mailbox.put
+
+        def put_twice(mailbox: Mailbox, item: Any) -> Any:
+            refused = put(mailbox, item)
+            if type(item) in TWICE and chance.random() < often:
+                self._repeat(mailbox, item, put, chance.choice((None, None, 0.01, 20.0)))
+            return refused
+
+        patch.setattr(Mailbox, "put", put_twice)
+        patch.setattr(Mailbox, "tell", put_twice)
+
+    def _repeat(self, mailbox: Mailbox, item: Any, put: Callable[[Mailbox, Any], Any], delay_s: float | None) -> None:
+        if mailbox.closed or self.dispatchers is None:
+            return
+        self.count += 1
+        if delay_s is None:
+            put(mailbox, item)
+        else:
+            actor = mailbox._actor  # What was on its way to an instance ends with it: the core's mailboxes are emptied.
+            self.dispatchers.call_after(delay_s, lambda: put(mailbox, item) if mailbox._actor is actor else None)
+
+
+class Troubles:
+    """Steps of writing outside that fail before they are done, or behind that; not while a system starts."""
+
+    STEPS = ((Folder, "plan"), (Folder, "put"), (Folder, "sync"), (Folder, "settle"), (Rows, "write"))
+
+    def __init__(self, patch: pytest.MonkeyPatch, chance: random.Random, often: float) -> None:
+        self.on = False
+        self.count = 0
+        for owner, name in self.STEPS:
+            patch.setattr(owner, name, self._failing(getattr(owner, name), chance, often))
+
+    def _failing(self, step: Callable[..., Any], chance: random.Random, often: float) -> Callable[..., Any]:
+        def failing(*args: Any) -> Any:
+            if not self.on or chance.random() >= often:
+                return step(*args)
+            self.count += 1
+            if chance.random() < 0.5:
+                step(*args)
+            if chance.random() < 0.5:
+                raise StoreUnavailable(retry_after=chance.choice((0.0, 1.0, 90.0)))
+            raise OSError("the medium fails")
+
+        return failing
+
+
+class Crashes:
+    """Watches who crashes; `unasked` are those whom nobody has killed."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self.unasked: list[str] = []
+        crash = Actor._crash
+
+        def crashed(actor: Actor, reply_to: Any) -> None:
+            error = sys.exc_info()[1]
+            if KILLED not in str(error):
+                self.unasked.append(f"{actor}: {error!r}")
+            crash(actor, reply_to)
+
+        patch.setattr(Actor, "_crash", crashed)
+
+
+def crash_any(system: Supervisor, chance: random.Random) -> None:
+    """Make one of the runtime's actors crash at its next message: of the core, a store, the journal, or beside them."""
+    running: Any = system._running
+    beside = [running.schedules.ref, running._effects.ref, running.reactions.ref]
+    journal = [] if running.journal is None else [running.journal.ref]
+    refs = [each for each in [*running._path.refs, *beside, *running._cell_refs, *journal] if each is not None]
+    ref = chance.choice(refs)
+    ref.actor_inbox.put(ProxyCall(attr_path=("on_stop",), args=("one too many",), kwargs={}))

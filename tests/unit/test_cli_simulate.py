@@ -1,0 +1,195 @@
+"""`seqtor simulate`: finds what is wrong in a program, makes it small, and says how to find it again."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from loguru import logger
+from typer.testing import CliRunner
+
+from seqtor.cli.app import app
+from tests.docs.pages import programs_of, read
+
+PAGE = Path("docs/how-to/simulate-your-system.md")
+WORK = ("--workload", "bank:work", "--invariant", "bank:nothing_appears")
+OUTSIDE = """
+from seqtor import EffectContext, Supervisor, Transaction, Trigger
+from seqtor.testing import StandIns
+
+system = Supervisor()
+
+class Place(Trigger[None]):
+    symbol: str
+
+class Look(Trigger[int]):
+    symbol: str
+
+def price(symbol: str) -> int:
+    open("touched", "a").close()
+    return 5
+
+@system.effect("place")
+def place(context: EffectContext, symbol: str) -> None:
+    open("touched", "a").close()
+
+@system.on(Place)
+def on_place(trigger, tx: Transaction) -> None:
+    tx.effect(place, trigger.symbol)
+
+@system.on(Look)
+def on_look(trigger, tx: Transaction) -> int:
+    try:
+        return tx.call(price, trigger.symbol)
+    except Exception:
+        return 0
+
+def only_the_effect():
+    return StandIns(effects={place: lambda context, symbol: None})
+
+everything = StandIns(calls={price: 3}, effects={place: lambda context, symbol: None})
+"""
+FORGETFUL = """
+from seqtor import Collection, Record, Supervisor, Trigger
+
+class Seen(Record):
+    n: int = 0
+
+class See(Trigger[int]):
+    key: str
+
+count = 0
+
+def make():
+    system = Supervisor()
+    seen = system.store("seen", Collection(Seen))
+
+    @system.on(See)
+    def see(trigger, tx):
+        global count
+        count += 1
+        tx[seen][trigger.key] = Seen(n=count)
+        return count
+
+    return system
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    bank = next(program for program in programs_of(PAGE) if "class Transfer" in program.text)
+    (tmp_path / "bank.py").write_text(bank.text)
+    (tmp_path / "outside.py").write_text(OUTSIDE)
+    (tmp_path / "forgetful.py").write_text(FORGETFUL)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    yield tmp_path
+    logger.enable("seqtor")
+    for name in ("bank", "outside", "forgetful"):
+        sys.modules.pop(name, None)
+
+
+def simulate(*arguments: str, code: int = 0) -> tuple[str, str]:
+    result = CliRunner().invoke(app, ["simulate", *arguments])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == code, result.output
+    return result.stdout, result.stderr
+
+
+def without_counts(text: str) -> str:
+    """The text without what depends on how many steps the runtime makes of a history."""
+    return re.sub(r"of \d+ switches", "of N switches", text)
+
+
+@pytest.mark.usefixtures("folder")
+def test_nothing_is_found_where_nothing_is_wrong() -> None:
+    stdout, _ = simulate("bank:system", "--seeds", "6", "--triggers", "20")
+    assert re.match(r"6 histories in \d+ s, \d+ seqs \(.* committed.*\).*: nothing found\n", stdout)
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_broken_invariant_is_told_as_the_page_says_with_the_command_that_finds_it_again() -> None:
+    stdout, stderr = simulate("bank:system", *WORK, code=1)
+    shown = re.search(r"```console\n\$ [^\n]*\n(.*?)```", read(PAGE), re.DOTALL)
+    assert shown is not None
+    expected = without_counts(shown[1])
+    assert without_counts(stdout).startswith(expected)
+    assert "seed 0 fails, and is made smaller" in stderr
+    again = re.search(r"again: seqtor simulate (.*)", stdout)
+    assert again is not None
+    repeated, _ = simulate(*again[1].split(), code=1)
+    assert without_counts(repeated).startswith(expected)
+    assert repeated.partition("\n\nseed")[0] == stdout.partition("\n\nseed")[0], "the same, byte for byte"
+
+
+@pytest.mark.usefixtures("folder")
+def test_json_has_what_failed_and_the_small_history() -> None:
+    stdout, _ = simulate("bank:system", *WORK, "--seeds", "2", "--json", code=1)
+    assert stdout.count("\n") == 1
+    found: Any = json.loads(stdout)
+    assert found["histories"] == 2
+    assert found["failing"][0]["violations"][0]["checker"] == "invariant nothing_appears"
+    assert any("Transfer(source='a', target='a'" in line for line in found["smallest"]["trace"])
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_handler_that_does_not_do_the_same_again_is_found() -> None:
+    stdout, _ = simulate("forgetful:make", "--seeds", "3", "--triggers", "6", code=1)
+    assert "serial order: seq 1: See, handled by forgetful.make.<locals>.see, gave another result" in stdout
+    assert "1 of 6 triggers" in stdout
+
+
+def test_nothing_outside_is_touched_unless_it_is_said(folder: Path) -> None:
+    _, stderr = simulate("outside:system", "--seeds", "2", code=2)
+    assert "nothing stands in for it" in stderr
+    assert not (folder / "touched").exists()
+    _, stderr = simulate("outside:system", "--seeds", "5", "--stand-ins", "outside:only_the_effect", code=2)
+    assert "outside.price is called outside, and nothing stands in for it" in stderr, "although the handler swallows it"
+    simulate("outside:system", "--seeds", "2", "--stand-ins", "outside:everything")
+    assert not (folder / "touched").exists()
+    simulate("outside:system", "--seeds", "1", "--real")
+    assert (folder / "touched").exists()
+
+
+@pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (("nothing:system",), "there is no module 'nothing'"),
+        (("bank:sytem",), "did you mean 'system'"),
+        (("bank:system", "--workload", "bank"), "expected MODULE:NAME"),
+        (("bank:system", "--workload", "bank:nobody"), "the module bank has no 'nobody'"),
+        (("bank:system", "--invariant", "bank:start"), "expected a function"),
+        (("bank:system", "--stand-ins", "bank:start"), "expected seqtor.testing.StandIns"),
+    ],
+)
+def test_wrong_usage_is_told(arguments: tuple[str, ...], text: str) -> None:
+    _, stderr = simulate(*arguments, code=2)
+    assert text in stderr
+
+
+def test_the_same_seed_is_told_byte_for_byte_in_every_process_whatever_its_hash_seed_and_cores(folder: Path) -> None:
+    console = str(Path(sys.executable).with_name("seqtor"))
+    command = [console, "simulate", "bank:system", *WORK, "--seeds", "4", "--json"]
+    told = []
+    for hash_seed, cores in (("1", "1"), ("2", "2")):
+        ran = subprocess.run(
+            [*command, "--cores", cores],
+            cwd=folder,
+            env={**os.environ, "PYTHONHASHSEED": hash_seed},
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert ran.returncode == 1, ran.stderr
+        told.append({**json.loads(ran.stdout), "seconds": None, "states": None})
+    assert told[0] == told[1]
