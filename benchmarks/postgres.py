@@ -1,4 +1,4 @@
-"""A journal in PostgreSQL for W2pg: in the server that SEQTOR_TEST_POSTGRES_URL names, else in one of its own.
+"""A schema in PostgreSQL for W2pg and TABLEpg: in the server that SEQTOR_TEST_POSTGRES_URL names, else in one of its own.
 
 Borrows the server of the tests and makes it durable: theirs does not sync, because tests kill processes, not machines.
 """
@@ -28,6 +28,8 @@ def journal_url() -> Iterator[str]:
         for setting in ("fsync", "full_page_writes"):
             found = connection.execute("SELECT current_setting(%s)", (setting,)).fetchone()
             if found != ("on",):
-                raise AssertionError(f"W2pg needs a server that is durable, this one has {setting}={found}: turn it on")
+                raise AssertionError(
+                    f"W2pg and TABLEpg need a server that is durable, this one has {setting}={found}: turn it on"
+                )
     with ExitStack() as at_the_end:
         yield postgres.schema_url(at_the_end.callback)

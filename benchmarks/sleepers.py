@@ -1,7 +1,7 @@
-"""A10k and A10kMB: 10,000 async handlers that each sleep one second, submitted together; their time and their memory.
+"""A10k, A10kMB and A10kAgentsKB: 10,000 async handlers that wait at the same time; their time and their memory.
 
-Owns both sides: the runtime, and bare asyncio (a gather of as many sleeps) as yardstick. Memory is measured in
-a fresh process per round (`python -m benchmarks.sleepers seqtor` or `bare`): in one that has run before, freed memory
+Owns both sides: the runtime, and bare asyncio (a gather of as many) as yardstick. Memory is measured in a fresh process per
+round (`python -m benchmarks.sleepers seqtor`, `bare`, `agents` or `bare_agents`): in one that has run before, freed memory
 hides growth. Reads /proc, so it needs Linux.
 """
 
@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING
 
 from benchmarks.measure import interleave, progress
 from benchmarks.outcome import Outcome
-from seqtor import Supervisor, Transaction, Trigger
+from seqtor import Collection, Record, Supervisor, Transaction, Trigger
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["a10k", "a10k_mb"]
+__all__ = ["a10k", "a10k_agents_kb", "a10k_mb"]
 
 SLEEPERS = 10_000
 SLEEPERS_WARM_UP = 1_000
@@ -31,6 +31,38 @@ SLEEP_S = 1.0
 
 class Nap(Trigger[None]):
     seconds: float
+
+
+class Desk(Record):
+    price: int = 100
+    advice: str = ""
+
+
+class Advise(Trigger[str]):
+    """An agent's work: look at a price, ask a model about it, write down what it says."""
+
+    desk: str
+
+
+class Model:
+    """Something outside that answers everybody at the same time, when all have asked."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.expected = 1
+        self.waiting_kb = 0.0  # Resident, when all were waiting.
+        self._answers = asyncio.Event()
+
+    async def ask(self, question: str) -> str:
+        answers = self._answers
+        self.asked += 1
+        if self.asked == self.expected:
+            self.waiting_kb = _memory_mb("VmHWM") * 1000
+            self._answers = asyncio.Event()
+            self.asked = 0
+            answers.set()
+        await answers.wait()
+        return f"about {question}: wait"
 
 
 def a10k() -> Outcome:
@@ -43,6 +75,66 @@ def a10k_mb() -> Outcome:
     return Outcome.of_rounds(
         *interleave("A10kMB", lambda: _in_fresh_process("bare"), lambda: _in_fresh_process("seqtor"))
     )
+
+
+def a10k_agents_kb() -> Outcome:
+    """Growth of resident memory per agent that waits, in KB."""
+    return Outcome.of_rounds(
+        *interleave("A10kAgentsKB", lambda: _in_fresh_process("bare_agents"), lambda: _in_fresh_process("agents"))
+    )
+
+
+def _agents_kb(advise: Callable[[Model, list[str]], list[str]]) -> float:
+    """The peak when all wait for the model, above what was resident before there was any trigger, per agent."""
+    model = Model()
+    advise(model, ["warm-up"])
+    gc.collect()
+    before_kb = _memory_mb("VmRSS") * 1000
+    desks = [f"desk-{number}" for number in range(SLEEPERS)]
+    model.expected = SLEEPERS
+    advice = advise(model, desks)
+    if advice != [f"about {desk} at 100: wait" for desk in desks]:
+        raise AssertionError("an agent got another one's answer")
+    return (model.waiting_kb - before_kb) / SLEEPERS
+
+
+def _agents() -> float:
+    system = Supervisor()
+    desks = system.store("desks", Collection(Desk, initial={"warm-up": Desk()}))
+    model: list[Model] = []
+
+    async def ask(question: str) -> str:
+        return await model[0].ask(question)
+
+    @system.on(Advise, sequence="completion")
+    async def advise(trigger: Advise, tx: Transaction) -> str:
+        price = tx.peek(desks).get(trigger.desk, Desk()).price
+        advice: str = await tx.acall(ask, f"{trigger.desk} at {price}")
+        tx[desks][trigger.desk] = Desk(price=price, advice=advice)
+        return advice
+
+    def hand_in(asked: Model, names: list[str]) -> list[str]:
+        model[:] = [asked]
+        return [each.result() for each in system.submit_many([Advise(desk=name) for name in names])]
+
+    with system:
+        return _agents_kb(hand_in)
+
+
+def _bare_agents() -> float:
+    book: dict[str, Desk] = {}
+
+    async def advise(model: Model, desk: str) -> str:
+        price = book.get(desk, Desk()).price
+        advice = await model.ask(f"{desk} at {price}")
+        book[desk] = Desk(price=price, advice=advice)
+        return advice
+
+    async def gather(model: Model, names: list[str]) -> list[str]:
+        return await asyncio.gather(*(advise(model, name) for name in names))
+
+    with asyncio.Runner() as runner:
+        return _agents_kb(lambda model, names: runner.run(gather(model, names)))
 
 
 def _seqtor(meter: Callable[[Callable[[int, float], None]], float]) -> float:
@@ -97,8 +189,13 @@ def _in_fresh_process(side: str) -> float:
 
 
 if __name__ == "__main__":
-    sides = {"seqtor": _seqtor, "bare": _bare}
+    sides: dict[str, Callable[[], float]] = {
+        "seqtor": lambda: _seqtor(_growth_mb),
+        "bare": lambda: _bare(_growth_mb),
+        "agents": _agents,
+        "bare_agents": _bare_agents,
+    }
     if sys.argv[1:] not in [[side] for side in sides]:
-        progress("usage: python -m benchmarks.sleepers seqtor|bare")
+        progress(f"usage: python -m benchmarks.sleepers {'|'.join(sides)}")
         sys.exit(2)
-    print(sides[sys.argv[1]](_growth_mb))
+    print(sides[sys.argv[1]]())
