@@ -19,7 +19,7 @@ unexport PYRIGHT_PYTHON_FORCE_VERSION PYRIGHT_PYTHON_PYLANCE_VERSION PYRIGHT_PYT
 
 MAKEFLAGS += --no-print-directory
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types bench bench-peers otp-traces soak clean
+.PHONY: help setup demo test search lint types bench bench-peers otp-traces simulate kills soak clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' Makefile
@@ -46,6 +46,15 @@ bench: $(LINKED) ## measure, one JSON object a line; FIGURES="W1 W3" selects
 bench-peers: $(LINKED) $(PEERS) ## measure the same durable work on DBOS, ZODB and eventsourcing beside seqtor
 	@$(BIN)/python -m benchmarks.peers
 
+search: $(LINKED) ## try 20 times as many seeds as `make test`, or SEEDS= times; takes hours
+	@SEQTOR_EXAMPLES=$(or $(SEEDS),20) $(BIN)/python -m pytest --timeout=0 $(or $(ARGS),tests/properties tests/simulation tests/crash)
+
+simulate: $(LINKED) ## search simulated histories on all cores for 10 minutes, or for SECONDS_OF_SEARCH=
+	@$(BIN)/python -m tests.simulation.histories --seconds $(or $(SECONDS_OF_SEARCH),600) $(ARGS)
+
+kills: $(LINKED) ## kill processes that write files and rows (SQLite, PostgreSQL), 200 times each, or KILLS= times
+	@$(BIN)/python -m tests.crash.outside_lives --postgres --kills $(or $(KILLS),200) $(ARGS)
+
 soak: $(LINKED) ## kill actors under full load for 10 minutes, or for SECONDS_OF_SOAK=
 	@$(BIN)/python -m tests.soak $(or $(SECONDS_OF_SOAK),600)
 
@@ -71,7 +80,7 @@ $(INSTALLED): pyproject.toml
 	@echo 'installing into .venv' >&2
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv >&2
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-		--config-settings editable_mode=strict --editable '.[cli,dev,examples,postgres]' >&2
+		--config-settings editable_mode=strict --editable '.[cli,dev,examples,postgres,table]' >&2
 	@touch $@
 
 # The other libraries of `make bench-peers`: in an environment of their own, so that none of them comes into ours.
@@ -83,7 +92,7 @@ $(PEERS): benchmarks/peers.txt
 
 # A strict editable install is a tree of links, one per file, so it is laid again when the set of files changes. The
 # stamp holds that set. It lives in build/ beside the links: who removes the one removes the other.
-FILES := $(shell find actors messages supervisor -type f ! -path '*/__pycache__/*' ! -name '.*' | LC_ALL=C sort)
+FILES := $(shell find _seqtor_pytest.py actors messages supervisor -type f ! -path '*/__pycache__/*' ! -name '.*' | LC_ALL=C sort)
 ifneq ($(FILES),$(shell cat $(LINKED) 2>/dev/null))
 .PHONY: $(LINKED)
 endif
