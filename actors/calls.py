@@ -310,7 +310,7 @@ class Calls:
         try:
             for reply in awaited:
                 await reply
-        except asyncio.CancelledError:
+        except (asyncio.CancelledError, GeneratorExit):
             raise
         except BaseException as error:
             self._judge(error, awaited, transaction, call, again=again)

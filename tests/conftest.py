@@ -6,12 +6,13 @@ import os
 import shutil
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+
+from tests.leftovers import cleared
 
 ROOT = Path(__file__).parents[1]
 
@@ -28,15 +29,11 @@ os.environ.update(
 
 
 @pytest.fixture(autouse=True)
-def no_handler_is_left() -> Iterator[None]:
-    """Fail if a simulation has left a handler that stands somewhere: its thread keeps all of it alive."""
-    before = handlers_in_flight()
-    yield
-    assert handlers_in_flight() <= before, "stop() or drop() the dispatchers"
-
-
-def handlers_in_flight() -> set[threading.Thread]:
-    return {thread for thread in threading.enumerate() if getattr(thread, "mailbox", None) is not None}
+def nothing_is_left() -> Iterator[None]:
+    """Clear away what simulated systems leave behind; fail if a handler still stands somewhere."""
+    with cleared() as standing:
+        yield
+        assert not standing(), "stop() or drop() the dispatchers"
 
 
 @pytest.fixture(scope="session")

@@ -69,7 +69,7 @@ class SimulatedDispatchers(Driver):
         self._event_loop: SimulatedLoop = cast("Any", SimulatedLoop)(
             self
         )  # Abstract in all that simulation has no use for.
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], Expirable] = {}  # Of async handlers.
         self._chosen: Any = None  # Who goes next, if that is said already: a handler has given way to it.
         self._resting = False  # Time stands still.
         self._held: Mailbox | None = None
@@ -98,7 +98,7 @@ class SimulatedDispatchers(Driver):
         self.pool.head_seq = head_seq
 
     def stop(self, timeout_s: float) -> list[str]:
-        left = self.drop()
+        left = self._let_go()
         for task in sorted(asyncio.all_tasks(self._event_loop), key=lambda task: task.get_name()):
             task.cancel()
         while self._event_loop.callbacks:
@@ -110,10 +110,19 @@ class SimulatedDispatchers(Driver):
 
         Who waits in a handler is let go by an exception, and nothing of its attempt is sent.
         """
+        left = self._let_go()
+        for attempt in self._tasks.values():
+            _lose(attempt)
+        for task in sorted(asyncio.all_tasks(self._event_loop), key=lambda task: task.get_name()):
+            coroutine: Any = task.get_coro()
+            with contextlib.suppress(Exception):  # What is raised on the way out: nobody is there to hear of it.
+                coroutine.close()
+        return left
+
+    def _let_go(self) -> list[str]:
+        """End the threads of sync handlers."""
         for thread in self.handlers.in_flight.values():
-            lose = getattr(thread.stay and thread.stay.attempt, "lose", None)
-            if lose is not None:
-                lose()
+            _lose(thread.stay and thread.stay.attempt)
         return self.handlers.end()
 
     def ready(self, mailbox: Mailbox) -> None:
@@ -150,9 +159,9 @@ class SimulatedDispatchers(Driver):
             coroutine, loop=self._event_loop, name=f"attempt-{next(self._count):09}"
         )
         watch = self.call_after(deadline_s, attempt.expire)
-        self._tasks.add(task)
+        self._tasks[task] = attempt
         task.add_done_callback(lambda _: watch.cancel())
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._tasks.pop)
         return task
 
     def run_until(self, done: Callable[[], bool], timeout_s: float | None) -> bool:
@@ -293,6 +302,13 @@ class SimulatedDispatchers(Driver):
                 timer.callback()
                 return True
         return False
+
+
+def _lose(attempt: Expirable | None) -> None:
+    """Let nothing of an attempt be sent. What judges attempts is one for its deadline only, and sends nothing."""
+    lose = getattr(attempt, "lose", None)
+    if lose is not None:
+        lose()
 
 
 class CoreHandle(asyncio.Handle):

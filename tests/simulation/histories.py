@@ -8,7 +8,6 @@ something does not hold is printed with the command that plays it again.
 from __future__ import annotations
 
 import argparse
-import inspect
 import math
 import multiprocessing
 import os
@@ -23,7 +22,6 @@ from typing import Any
 
 import pytest
 from loguru import logger
-from pykka import ActorRegistry
 
 from seqtor import Supervisor
 from seqtor.actors import SimulatedDispatchers
@@ -31,6 +29,7 @@ from seqtor.actors.base import Actor
 from seqtor.actors.dispatchers.exploring import EXPLORERS
 from seqtor.actors.journal.actor import Journal
 from seqtor.actors.journal.memory import MemoryBackend
+from tests.leftovers import cleared
 from tests.simulation import disk_world, test_calls, test_cancels, test_coalescing, test_delays, test_effects
 from tests.simulation.crash_world import TARGETS, survive
 from tests.simulation.mixed import mix_simulated, run_simulated
@@ -109,37 +108,14 @@ def play(seed: int) -> None:
     Seeds below 0 are on the simulated disk.
     """
     chance = random.Random(seed)
-    made: list[SimulatedDispatchers] = []
-    before = set(ActorRegistry.get_all())
-    with pytest.MonkeyPatch.context() as patch:
+    with cleared() as standing, pytest.MonkeyPatch.context() as patch:
         # What a journal is called goes into the ids of runs, and those into what handlers draw.
         patch.setattr(uuid, "uuid4", lambda: uuid.UUID(int=chance.getrandbits(128), version=4))
-        patch.setattr(SimulatedDispatchers, "__init__", _noting(made, SimulatedDispatchers.__init__))
-        try:
-            if seed < 0:
-                disk_world.play_lives(-1 - seed, patch)
-            else:
-                world_of(seed)(number_of(seed), patch)
-            left = [str(mailbox._actor) for each in made for mailbox in each.handlers.in_flight]
-            assert not left, "these handlers stand somewhere for ever"
-        finally:
-            for each in made:
-                each.drop()
-                for task in each._tasks:
-                    coroutine: Any = task.get_coro()
-                    if inspect.getcoroutinestate(coroutine) == inspect.CORO_CREATED:
-                        coroutine.close()  # It has not begun, and never will.
-            for ref in ActorRegistry.get_all():  # A process that has died does not: with it went all of them.
-                if ref not in before:
-                    ActorRegistry.unregister(ref)
-
-
-def _noting(made: list[SimulatedDispatchers], init: Any) -> Any:
-    def noting(dispatchers: SimulatedDispatchers, *args: Any, **kwargs: Any) -> None:
-        init(dispatchers, *args, **kwargs)
-        made.append(dispatchers)
-
-    return noting
+        if seed < 0:
+            disk_world.play_lives(-1 - seed, patch)
+        else:
+            world_of(seed)(number_of(seed), patch)
+        assert not standing(), "these handlers stand somewhere for ever"
 
 
 class Counted:
