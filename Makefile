@@ -29,8 +29,8 @@ setup: $(LINKED) ## create .venv, install everything, link the package files; re
 demo: $(LINKED) ## run the trading desk on recorded prices
 	@$(BIN)/python -m examples.trading_desk $(ARGS)
 
-test: $(LINKED) ## run the tests; ARGS="tests/unit -k seq" selects
-	@$(BIN)/python -m pytest $(ARGS)
+test: $(LINKED) ## run the tests on all cores; ARGS="tests/unit -k seq" selects
+	@$(BIN)/python -m pytest --numprocesses=auto --dist=worksteal $(ARGS)
 
 lint: $(LINKED) ## ruff: rules and format
 	@$(BIN)/ruff check .

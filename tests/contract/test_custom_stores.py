@@ -28,6 +28,7 @@ from seqtor import (
     Trigger,
 )
 from seqtor.actors import Checkpoint, Commit, SimulatedDispatchers, Write
+from tests.ids import shown
 from tests.programs import WAIT_S, Account, Deposit, open_bank, simulated, threaded
 
 Values = dict[str, Any]
@@ -150,7 +151,7 @@ class Theatre:
         self.system.ask(Put(key=key, value=value, deposit=deposit), timeout=WAIT_S)
 
 
-@pytest.fixture(params=[(make, dispatcher) for make in MAKERS for dispatcher in DISPATCHERS], ids=str)
+@pytest.fixture(params=[(make, dispatcher) for make in MAKERS for dispatcher in DISPATCHERS], ids=shown)
 def theatre(request: pytest.FixtureRequest) -> Iterator[Theatre]:
     """A theatre that has not been opened, on each kind of dispatcher."""
     make, dispatcher = request.param

@@ -37,6 +37,7 @@ from tests.call_programs import (
     cause_of,
     plain,
 )
+from tests.ids import shown
 from tests.programs import simulated, threaded
 
 # Answers --------------------------------------------------------------------------------------------------------------
@@ -121,7 +122,7 @@ def deep(levels: int) -> Any:
     return value
 
 
-@pytest.mark.parametrize("answer", [object(), {"a": plain}, iter([1]), deep(300), "\udc80", [1, "\ud800"]], ids=repr)
+@pytest.mark.parametrize("answer", [object(), {"a": plain}, iter([1]), deep(300), "\udc80", [1, "\ud800"]], ids=shown)
 def test_an_answer_that_cannot_be_kept_is_refused(answer: Any) -> None:
     with pytest.raises(TypeError, match=r"returned a .* that cannot be serialised .* return plain values"):
         kept_and_back(Any, answer)

@@ -21,6 +21,7 @@ from seqtor import (
     Trigger,
 )
 from tests.effect_programs import Order, Outside, PlaceOrder, desk
+from tests.ids import shown
 from tests.programs import simulated
 
 
@@ -106,7 +107,7 @@ WRONG: list[tuple[Any, Any, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("annotation", "payload", "says"), WRONG, ids=repr)
+@pytest.mark.parametrize(("annotation", "payload", "says"), WRONG, ids=shown)
 def test_a_payload_that_will_not_do_fails_the_handler_at_once(
     annotation: Any, payload: Any, says: str | None, outside: Outside
 ) -> None:

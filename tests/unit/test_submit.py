@@ -26,6 +26,7 @@ from seqtor import (
     Trigger,
     UnknownTrigger,
 )
+from tests.ids import shown
 from tests.programs import WAIT_S, Account, Deposit, Gate, Transfer, open_bank, simulated, threaded
 
 # What is refused --------------------------------------------------------------------------------------------------
@@ -395,7 +396,7 @@ def test_a_rejection_may_carry_a_code_and_be_a_class_of_its_own() -> None:
 
 
 @pytest.mark.parametrize(
-    "result", [object(), int, threading.Lock(), lambda: 1, {"a": object()}, [print], range(3)], ids=repr
+    "result", [object(), int, threading.Lock(), lambda: 1, {"a": object()}, [print], range(3)], ids=shown
 )
 def test_a_result_that_cannot_be_serialised_fails_the_run_and_the_cause_says_so(result: Any) -> None:
     system, notes = acting(lambda tx: result)
