@@ -120,8 +120,6 @@ class Coordinator(Actor):
         self._declare(in_flight)
         for submission in in_flight:
             self._known[submission.seq] = submission  # type: ignore[index]
-            if not hasattr(submission, "sequenced_at"):
-                submission.sequenced_at = self._ledger.now
             first = self._spawn(submission)
             if submission.handler.by_completion:
                 self._outside[submission] = self._context.clock.time()

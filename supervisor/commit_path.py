@@ -190,6 +190,8 @@ class CommitPath:
         given = range(through + 1, ledger.told.ended + len(in_flight) + 1)
         for seq, submission in zip([seq for seq in given if seq not in ahead], in_flight, strict=True):
             require(submission.seq == seq, "seqs are given without gaps", seq=submission.seq, expected=seq)
+            if not hasattr(submission, "sequenced_at"):  # Nobody was told of its seq. Who comes behind it is later.
+                submission.sequenced_at = ledger.now
         committer = self._open_epoch()
         self.committer_ref.restart(*committer, journaled=self._journaled)
         self.coordinator_ref.restart(

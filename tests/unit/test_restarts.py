@@ -22,6 +22,7 @@ from seqtor import (
     State,
     StoreActor,
     StoreUnavailable,
+    Submission,
     Supervisor,
     Transaction,
     Trigger,
@@ -512,6 +513,32 @@ def test_who_asked_before_the_core_crashed_is_answered(actor: str, ask: Any) -> 
         reply.driver = dispatchers
         crash_core(system, (actor, ask(reply)))
         reply.get(timeout=1000)
+
+
+def numbered(system: Supervisor, dispatchers: SimulatedDispatchers) -> Submission[int]:
+    """A deposit that has its seq."""
+    submission = system.submit(Deposit())
+    while submission.seq is None:
+        dispatchers.step()
+    return submission
+
+
+def test_who_had_a_seq_of_which_nobody_was_told_is_not_later_than_those_behind_it() -> None:
+    """The sequencer goes on before the coordinator has made the runs of the core before it."""
+    system, dispatchers = on_virtual_time()
+    open_bank(system)
+    with system:
+        coordinator = system._running._path.coordinator_ref.actor_inbox  # type: ignore[union-attr]
+        with dispatchers.holding(coordinator):
+            submissions = [numbered(system, dispatchers)]
+            crash_core(system)
+            submissions.append(numbered(system, dispatchers))
+            dispatchers.clock.advance_to(5.0)
+            submissions.append(numbered(system, dispatchers))
+        assert [each.result() for each in submissions] == [1, 2, 3]
+        times = [system.record(seq).sequenced_at for seq in (1, 2, 3)]
+        assert times == sorted(times)
+        assert times[1] < times[2]
 
 
 def test_a_stores_answer_to_an_older_epoch_decides_nothing() -> None:
