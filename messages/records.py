@@ -300,13 +300,15 @@ class ReactionRecord(JournalRecord):
 
     `number` counts them; one that is written twice has the same. `started` are the triggers that are accepted with it.
     `waiting` began to wait in half-met composites; `gone` wait no more (composite, key, id of the fact). `failed` are
-    reactions whose functions raised: (reaction, id of the fact, text).
+    reactions whose functions raised: (reaction, id of the fact, text). `now` is the newest time that a composite has
+    seen, which not every fact has met.
     """
 
     format: int = FORMAT
     number: int
     at: float
     matched: list[str]
+    now: float = 0.0
     started: list[AcceptedRecord] = []
     waiting: list[WaitingRecord] = []
     gone: list[tuple[str, str, str]] = []

@@ -73,11 +73,11 @@ class KeptReactions:
         if record.number <= self.number:
             return False
         self.number = record.number
+        self.now = max(self.now, record.now)
         for fact in record.matched:
             known = self.facts.pop(fact, None)
             if known is not None and known.seq is not None:
                 self.matched[fact] = known.seq
-                self.now = max(self.now, known.at)
         for each in record.waiting:
             self.waiting[each.composite, each.key, each.fact.id] = each
         for place in record.gone:

@@ -109,6 +109,7 @@ def _record_of(decision: Decision, number: int, at: float) -> ReactionRecord:
         number=number,
         at=at,
         matched=[fact.id for fact in decision.facts],
+        now=decision.half_met.now,
         started=[AcceptedRecord.model_validate_json(accepted_text(each)) for each in decision.started],
         waiting=[
             WaitingRecord(

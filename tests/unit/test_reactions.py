@@ -35,6 +35,7 @@ from seqtor.actors import SimulatedDispatchers
 from seqtor.actors.journal.memory import MemoryBackend
 from tests.programs import WAIT_S, simulated, threaded
 from tests.simulation.crashes import Crash, Crashes, crashing
+from tests.simulation.systems.faults import SetClock
 
 SEEDS = range(3)
 
@@ -615,6 +616,39 @@ def test_a_new_reaction_does_not_look_at_what_was_before_it(tmp_path: Path) -> N
     with World(Supervisor(path)).system as system:
         assert [event.payload for event in system.events()] == [2, 1]
         assert len(system.runs(trigger=Note)) == 1
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+def test_windows_are_measured_by_the_same_time_through_a_restart(*, restarts: bool) -> None:
+    """By the newest of the facts that meet a composite: another one's counts no more than the clock that is set back."""
+    backend, clock = MemoryBackend(), SetClock()
+
+    def opened() -> tuple[World, SimulatedDispatchers]:
+        dispatchers = SimulatedDispatchers(0)
+        dispatchers.clock = clock
+        world = World(Supervisor(backend, dispatchers=lambda _: dispatchers))
+        a, b = on_event("a"), on_event("b")
+        both = (a & b).correlate(lambda fact: fact.payload).within(60)
+        world.system.when(both, name="both")(lambda facts: Note(text=str(facts[a].payload)))
+        world.system.when(on_event("other"), name="other")(lambda _: None)
+        return world, dispatchers
+
+    world, dispatchers = opened()
+    world.system.start()
+    emitted = (("a", "late", 50), ("a", "soon", 50), ("a", "now", 0), ("b", "now", 900), ("other", 0, 0))
+    for code, payload, then_s in emitted:
+        world.system.emit(code, payload)
+        world.noted()
+        dispatchers.run_for(then_s)
+    if restarts:
+        world.system.stop()
+        world, dispatchers = opened()
+        world.system.start()
+    clock.set_by(-1000)
+    world.system.emit("b", "late")
+    world.system.emit("b", "soon")
+    assert world.noted() == {"now": 1, "soon": 1}
+    world.system.stop()
 
 
 def test_half_met_composites_of_a_reaction_that_is_gone_are_kept_and_reported(tmp_path: Path) -> None:
