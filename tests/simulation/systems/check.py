@@ -36,7 +36,7 @@ def check(played: Playing) -> Counter[str]:
             looks[record.seq] = {store: dict(entries) for store, entries in serial.contents.items()}
     for seq, expected in looks.items():
         assert _contents(played, seq) == expected, f"the snapshot at seq {seq}"
-    ended = _ended_apart(played)
+    ended = _ended_apart(played, records)
     finals = _finals(records, ended)
     _require_callers(played, finals, ended)
     _require_times(played, records)
@@ -71,11 +71,12 @@ def _contents(played: Playing, seq: int) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _ended_apart(played: Playing) -> dict[str, State]:
+def _ended_apart(played: Playing, records: list[CommitRecord]) -> dict[str, State]:
     """How triggers ended that never had a seq: as the journal says, without one as their callers know."""
     backend = played.outside.backend
-    if backend is None:
-        return dict.fromkeys(played.cancelled, State.CANCELLED)
+    if backend is None:  # Their callers cancel a retry under the id that they know.
+        newest = {root_of(record.run): record.retry.run for record in records if record.retry is not None}
+        return {newest.get(run, run): State.CANCELLED for run in played.cancelled}
     found: dict[str, State] = {}
     for row in backend.entries(1, 1 << 60):
         if row.kind == "ended":
@@ -99,7 +100,8 @@ def _finals(records: list[CommitRecord], ended: dict[str, State]) -> dict[str, C
                 assert each not in finals, f"{each} has ended twice: {finals[each].seq} and {record.seq}"
                 finals[each] = record
     for run in ended:
-        assert run not in finals, f"{run} was taken back, and has run at seq {finals[run].seq}"
+        root = root_of(run)
+        assert root not in finals, f"{run} was taken back, and has run at seq {finals[root].seq}"
     return finals
 
 

@@ -41,6 +41,7 @@ __all__ = ["EMITTED", "Handed", "Playing"]
 
 STEPS_MAX = 300_000  # Far more than it takes: what never settles fails soon.
 SETTLE_S = 40 * 86_400.0
+DUE_S = 20.0  # By then the scheduler has looked at the time of day, also if it has just started.
 EMITTED = -1  # Instead of the number of a program.
 
 
@@ -195,9 +196,8 @@ class Playing:
         for schedule in self.plan.schedules:
             self._change(schedule.name, self._chance.choice(("pause", "pause", "remove")))
         self._run_down()
-        if self.edits.places:
-            self.dispatchers.run_for(3 * LOOK_S)
-            self._run_down()
+        self.dispatchers.run_for(3 * LOOK_S if self.edits.places else DUE_S)
+        self._run_down()
         for each in self.handed:
             if each.life == self.made.life:
                 each.look()
