@@ -16,8 +16,9 @@ from loguru import logger
 
 from seqtor.actors.base import Actor
 from seqtor.actors.clock import Clock
+from seqtor.actors.committer.decisions import Decisions
 from seqtor.actors.committer.judge import Judge
-from seqtor.actors.committer.state import CommitOrder, Decisions
+from seqtor.actors.committer.state import CommitOrder
 from seqtor.actors.dispatchers.contract import AttemptDispatcher, CoreDispatcher, Timers
 from seqtor.actors.ledger import Ledger
 from seqtor.actors.mailbox import Mailbox, answer
@@ -151,7 +152,7 @@ class Committer(Actor):
             if message.unavailable_s > 0:
                 self._timers.call_after(message.unavailable_s, lambda: self.tell_self(again))
             else:
-                self._order.awaited_validation(message.store, message.seq, message.attempt)
+                self._order.ask_store_again(message.store, message.seq, message.attempt)
             return
         if message.crashed and not self._is_last_crash(message):
             return  # Asked again when the store has recovered.
@@ -174,7 +175,7 @@ class Committer(Actor):
         )
         head = self._order.awaits(store)
         if head is not None:
-            self._order.awaited_validation(store, *head)
+            self._order.ask_store_again(store, *head)
 
     def _index_of(self, store: str) -> int:
         return next(ref.index for ref in self._stores if ref.name == store)

@@ -23,28 +23,29 @@ from operator import itemgetter
 from typing import Any
 
 from seqtor.actors.committer.aged import renewed
+from seqtor.actors.committer.decisions import Decisions
 from seqtor.actors.committer.footprints import Footprints
 from seqtor.actors.committer.history import Change, History
+from seqtor.actors.committer.reruns import Reruns
 from seqtor.actors.committer.stalls import Claims, Readers, executing_below
+from seqtor.actors.committer.states import States
+from seqtor.actors.committer.turn import CRASHES_MAX, Turn, Verdict
 from seqtor.actors.deferrals import decide_deferral
 from seqtor.actors.invariants import require
 from seqtor.actors.processes.wire import WorkerDied
-from seqtor.actors.publications import Ahead, Changes, Publication, with_writer, without_writer
+from seqtor.actors.publications import Changes, Publication
 from seqtor.actors.stores.contract import StoreRef
 from seqtor.actors.stores.deriving import Resolution, Sources
-from seqtor.messages.commits import CommitJudged, CommitRun, EndedRun, JudgeCommit, Released
+from seqtor.messages.commits import CommitJudged, CommitRun, EndedRun, Released
 from seqtor.messages.errors import Aborted, Rejected, RunCrashed
 from seqtor.messages.refusals import DuplicateIntent, StaleAttempt, StaleEpoch
 from seqtor.messages.runs import AttemptConflict, State
-from seqtor.messages.stores import Commit, StoreAccess, Write
+from seqtor.messages.stores import StoreAccess
 
-__all__ = ["CommitOrder", "Decisions"]
+__all__ = ["CommitOrder"]
 
 ATTEMPT_AT_HEAD = 3  # From this attempt on a run waits to be the head.
-CRASHES_MAX = 3
 FAILURES = frozenset({State.FAILED, State.DEADLINE})
-
-Resolved = list[Resolution]
 
 
 class Slot:
@@ -58,20 +59,6 @@ class Slot:
         self.conflicts: list[AttemptConflict] = []
         self.blocked_by: int | None = None
         self.crashes = 0
-
-
-class Decisions:
-    """What the actor has to do at the end of a batch: the outbox of the state machine."""
-
-    __slots__ = ("begun", "held", "judge", "replaced", "restarts", "validate")
-
-    def __init__(self) -> None:
-        self.begun: list[int] = []  # Seqs of runs with a footprint that may execute for the first time.
-        self.held: list[int] = []  # Seqs of those that may not, yet.
-        self.restarts: list[tuple[Any, int, int]] = []  # (mailbox of the run, seq, attempt)
-        self.replaced: list[tuple[int, int]] = []  # (seq, attempt): the run actor is stuck or gone
-        self.judge: JudgeCommit | None = None
-        self.validate: list[tuple[int, int, Any, Any, Commit]] = []  # (store, attempt, old state, new state, commit)
 
 
 class CommitOrder:
@@ -88,26 +75,19 @@ class CommitOrder:
         retry: Callable[[Any, BaseException], Any] | None = None,
     ) -> None:
         """Begin behind `told`, the last publication that stands."""
-        committed_through = told.seq
         self._stores = tuple(stores)
-        self._specs = tuple(ref.spec for ref in stores)
+        self._specs = specs = tuple(ref.spec for ref in stores)
         self._sources = Sources(stores)
         self._judged_stores = frozenset(ref.index for ref in stores if ref.spec.needs_judge) | self._sources.all
         self._by_key = tuple(ref.spec.by_key for ref in stores)
-        self.states = list(told.states)  # As of next_seq - 1.
-        self.ahead: Ahead = told.ahead  # Those that have overtaken `next_seq`.
-        self._writers = told.writers  # What they have written.
-        self._ahead_last = told.ahead_last  # The highest of them, while there are any.
-        self._newest = list(told.newest) if told.ahead else self.states  # With what they have written.
+        self._states = States(specs, told, store_seqs)
         self.epoch = epoch
-        self.next_seq = committed_through + 1
         self.ended_count = told.count
-        self.store_seqs = [committed_through] * len(self.states) if store_seqs is None else list(store_seqs)
         self._retry = retry  # Given a submission and its error: the submission of the run that follows, or None.
-        self._history = History(len(self.states), horizon, committed_through)
+        self._history = History(len(specs), horizon, told.seq)
         for seq in sorted(told.ahead):
             for store, writes in told.ahead[seq]:
-                self._history.note(seq, store, [write.key for write in writes], self.next_seq)
+                self._history.note(seq, store, [write.key for write in writes], told.seq + 1)
         self._footprints = Footprints()
         self._submissions: dict[int, Any] = {}  # Of the un-ended runs that have declared a footprint.
         self._blocked: dict[int, list[int]] = {}  # Un-ended seq -> intents that may not end before it.
@@ -116,19 +96,10 @@ class CommitOrder:
         self._readers = Readers()
         self._claims = Claims()
         self._executing = executing
-        self._stalled: dict[int, list[int]] = {}  # Un-ended seq -> runs that execute (again) when it has ended.
-        self._awaiting: dict[int, int] = {}  # Stalled seq -> for how many it waits, if for more than one.
-        self._at_head: set[int] = set()  # Stalled until they are the head.
-        self._restart: dict[int, tuple[Any, bool]] = {}  # Stalled seq -> (mailbox, whether its actor must be replaced).
-        self._judging: CommitRun | None = None
-        self._judge_crashes = 0
-        self._resolved: Resolved = []
-        self._asked: set[int] = set()  # The stores that have yet to agree to the commit at the head.
+        self._reruns = Reruns()
+        self._turn = Turn(self._states, specs, self._sources, epoch, lambda: self.out)
         self.conflicts_in_flight = 0
         self.ended: list[EndedRun] = []
-        self._changed: set[int] = set()
-        self._written: dict[int, set[str]] = {}
-        self._overtakers: list[tuple[int, dict[int, set[str]]]] = []  # What has overtaken since the last time.
         self._decisions: Decisions | None = None
 
     @property
@@ -136,14 +107,30 @@ class CommitOrder:
         """How many intents wait for their turn."""
         return sum(1 for slot in self._slots.values() if slot.intent is not None)
 
+    @property
+    def next_seq(self) -> int:
+        """The lowest seq that has not ended."""
+        return self._states.next_seq
+
+    @property
+    def states(self) -> list[Any]:
+        """Of every store, as of `next_seq - 1`."""
+        return self._states.states
+
+    @property
+    def store_seqs(self) -> list[int]:
+        """Which seq below `next_seq` has written each store last."""
+        return self._states.seqs
+
     def in_flight(self, seq: int) -> tuple[tuple[AttemptConflict, ...], int | None]:
         """The conflicts so far and the seq that blocks an un-ended run."""
         slot = self._slots.get(seq)
         if slot is None:
             return (), None
-        waits_for_turn = slot.intent is not None and self.next_seq < seq
-        if (waits_for_turn and slot.blocked_by is None) or seq in self._at_head:
-            return tuple(slot.conflicts), self.next_seq
+        head = self._states.next_seq
+        waits_for_turn = slot.intent is not None and head < seq
+        if (waits_for_turn and slot.blocked_by is None) or self._reruns.waits_to_be_head(seq):
+            return tuple(slot.conflicts), head
         return tuple(slot.conflicts), slot.blocked_by
 
     def all_in_flight(self) -> tuple[tuple[int, tuple[AttemptConflict, ...], int | None], ...]:
@@ -160,7 +147,7 @@ class CommitOrder:
                 continue
             if slot.intent is not None:
                 why = "end"
-            elif seq in self._restart and self._restart[seq][0] is None:
+            elif self._reruns.is_yet_to_begin(seq):
                 why = "begin"
             else:
                 why = "execute again"
@@ -176,30 +163,19 @@ class CommitOrder:
 
     def publication(self, index: int) -> Publication:
         """What is visible now, with the keys that have changed since the last time."""
-        written, self._written = self._written, {}
-        states = tuple(self.states)
-        if not self.ahead and not self._overtakers:
-            return Publication(index, self.next_seq - 1, states, written)
-        overtakers, self._overtakers = tuple(self._overtakers), []
-        if not self.ahead:
-            return Publication(index, self.next_seq - 1, states, written, overtakers=overtakers)
-        return Publication(
-            index, self.next_seq - 1, states, written, self.ahead, tuple(self._newest), overtakers, self._ahead_last,
-            self._writers,
-        )  # fmt: skip
+        return self._states.publication(index)
 
     def overtaken(self) -> tuple[tuple[int, Any], ...]:
         """The un-ended runs below one that has ended, lowest seq first: seq and submission."""
-        if not self.ahead:
+        if not self._states.ahead:
             return ()
-        last = self._ahead_last  # Who is below it and has not ended has declared what it writes.
+        last = self._states.ahead_last  # Who is below it and has not ended has declared what it writes.
         return tuple(sorted([each for each in self._submissions.items() if each[0] < last], key=itemgetter(0)))
 
     def take_ended(self) -> tuple[list[EndedRun], set[int]]:
         """Hand over the runs that ended since the last time, and the stores that changed."""
         ended, self.ended = self.ended, []
-        changed, self._changed = self._changed, set()
-        return ended, changed
+        return ended, self._states.take_changed()
 
     @property
     def has_decisions(self) -> bool:
@@ -222,15 +198,16 @@ class CommitOrder:
             return StaleEpoch(seq=seq, epoch=intent.epoch, epoch_current=self.epoch)
         slot = self._slots.get(seq)
         expected = 1 if slot is None else slot.attempt
-        if seq < self.next_seq or intent.attempt != expected or seq in self._restart or seq in self.ahead:
-            current = None if self._has_ended(seq) else expected
+        states, asked_about = self._states, self._turn.intent
+        if seq < states.next_seq or intent.attempt != expected or seq in self._reruns.runs or seq in states.ahead:
+            current = None if states.has_ended(seq) else expected
             return StaleAttempt(seq=seq, attempt=intent.attempt, attempt_current=current)
-        if (slot is not None and slot.intent is not None) or (self._judging is not None and self._judging.seq == seq):
+        if (slot is not None and slot.intent is not None) or (asked_about is not None and asked_about.seq == seq):
             return DuplicateIntent(seq=seq, attempt=intent.attempt)
         self._executing.pop(seq, None)
         if intent.outcome is State.RUNNING:
             self._conflict(intent, self._stale(intent) or Change(-1, "*", None), finished=False)
-        elif seq == self.next_seq and self._judging is None:
+        elif seq == states.next_seq and asked_about is None:
             change = self._stale(intent)
             if change is None:
                 self._take_turn(intent)
@@ -246,7 +223,8 @@ class CommitOrder:
     ) -> StaleEpoch | StaleAttempt | DuplicateIntent | None:
         """As `offer`, of an attempt that executed outside of the order, however long ago it began."""
         if intent.snapshot_seq < self._history.floor:
-            intent = renewed(intent, pinned, self._specs, self._newest, self.next_seq - 1, self.ahead)
+            states = self._states
+            intent = renewed(intent, pinned, self._specs, states.newest, states.next_seq - 1, states.ahead)
         return self.offer(intent)
 
     def declare(self, submission: Any) -> None:
@@ -255,7 +233,7 @@ class CommitOrder:
         Before its intent is offered; one that has finished outside of the order has begun. Twice: the second is ignored.
         """
         seq: int = submission.seq
-        if self._has_ended(seq) or seq in self._footprints.declared:
+        if self._states.has_ended(seq) or seq in self._footprints.declared:
             return
         for blocked in self._blocked.pop(seq, ()):  # They did not know.
             heapq.heappush(self._may_end, blocked)
@@ -271,7 +249,7 @@ class CommitOrder:
         self._submissions[seq] = submission
         slot = self._slots.setdefault(seq, Slot())
         if awaited:
-            self._restart[seq] = (None, False)
+            self._reruns.add(seq, None)
             self._stall(seq, slot, awaited)
             self.out.held.append(seq)
         else:
@@ -279,7 +257,7 @@ class CommitOrder:
 
     def crashed(self, submission: Any, seq: int, attempt: int, error: BaseException) -> None:
         """The run actor of an attempt crashed: execute again with the same seq, or end the run as failed."""
-        if self._has_ended(seq):
+        if self._states.has_ended(seq):
             return
         slot = self._slots.setdefault(seq, Slot())
         if slot.attempt != attempt or slot.intent is not None:
@@ -296,7 +274,7 @@ class CommitOrder:
 
     def abort(self, submission: Any, seq: int, error: Aborted) -> bool:
         """End an un-ended run as aborted, at its turn, wherever it is; False if it has ended. Twice: the first counts."""
-        if self._has_ended(seq):
+        if self._states.has_ended(seq):
             return False
         slot = self._slots.setdefault(seq, Slot())
         if slot.intent is not None:
@@ -304,11 +282,10 @@ class CommitOrder:
                 return True
             self._readers.remove(seq, slot.intent.accesses)
             slot.intent = None
-        if self._judging is not None and self._judging.seq == seq:
-            self._judging = None
-            self._asked.clear()
-            self._resolved = []
-        self._forget_restart(seq)
+        self._turn.drop(seq)
+        self._reruns.forget(seq)
+        if self._decisions is not None:
+            self._decisions.forget(seq)
         self._executing.pop(seq, None)
         self._claims.remove(seq)
         slot.blocked_by = None
@@ -317,23 +294,6 @@ class CommitOrder:
             heapq.heappush(self._may_end, seq)
         self._advance()
         return True
-
-    def _forget_restart(self, seq: int) -> None:
-        """The run is not to execute or to be judged again, neither now nor when what it waits for has ended."""
-        if self._restart.pop(seq, None) is not None:
-            for waiting in self._stalled.values():
-                if seq in waiting:
-                    waiting.remove(seq)
-            self._awaiting.pop(seq, None)
-            self._at_head.discard(seq)
-        out = self._decisions
-        if out is not None:
-            out.begun = [each for each in out.begun if each != seq]
-            out.restarts = [each for each in out.restarts if each[1] != seq]
-            out.replaced = [each for each in out.replaced if each[0] != seq]
-            out.validate = [each for each in out.validate if each[4].seq != seq]
-            if out.judge is not None and out.judge.seq == seq:
-                out.judge = None
 
     def _ending(self, submission: Any, seq: int, attempt: int, outcome: State, error: BaseException) -> CommitRun:
         """An intent in place of the run's own: it has read nothing, so nothing makes it conflict."""
@@ -361,8 +321,8 @@ class CommitOrder:
 
     def _advance(self) -> None:
         """Take the turns of all waiting intents that are next, and of those that may overtake."""
-        while self._judging is None:
-            slot = self._slots.get(self.next_seq)
+        while self._turn.intent is None:
+            slot = self._slots.get(self._states.next_seq)
             if slot is None or slot.intent is None:
                 slot = self._overtaker() if self._may_end else None
                 if slot is None:
@@ -390,30 +350,20 @@ class CommitOrder:
     def _stale(self, intent: CommitRun) -> Change | None:
         return self._history.stale(intent.accesses, intent.snapshot_seq, intent.seq, intent.seen)
 
-    def _has_ended(self, seq: int) -> bool:
-        return seq < self.next_seq or seq in self.ahead
-
-    def _below(self, seq: int, store: int) -> Any:
-        """A store as of seq - 1, as far as it matters to who writes it and may end at `seq`.
-
-        Of one that overtakes that is the newest state: what it writes, no lower run may write, and no higher one has.
-        """
-        return (self.states if seq == self.next_seq else self._newest)[store]
-
     def _take_turn(self, intent: CommitRun) -> None:
         if intent.outcome is not State.COMMITTED:
             if intent.outcome is State.DEFERRED:
                 intent = decide_deferral(intent)
             self._end(intent, intent.outcome, None, intent.error)
         elif self._judged_stores and any(a.writes and a.store in self._judged_stores for a in intent.accesses):
-            self._judge(intent)
+            self._turn.judge(intent)
         else:
             self._resolve(intent)
 
     def _resolve(self, intent: CommitRun) -> None:
-        resolved: Resolved = []
+        resolved: list[Resolution] = []
         validates = False
-        states = self.states if intent.seq == self.next_seq else self._newest  # As `_below`.
+        states = self._states.as_of(intent.seq)
         try:
             for access in intent.accesses:
                 if access.writes:
@@ -428,146 +378,57 @@ class CommitOrder:
             self._end(intent, State.FAILED, None, failure)
         else:
             if validates:
-                self._judging = intent
-                self._ask_stores(resolved)
+                self._turn.ask_stores(intent, resolved)
             else:
                 self._commit(intent, resolved)
 
-    # Judging: what runs the user's code, off the core ----------------------------------------------------------------
-
-    def _judge(self, intent: CommitRun) -> None:
-        self._judging = intent
-        self._judge_crashes = 0
-        self._ask_judge(intent)
-
-    def _ask_judge(self, intent: CommitRun) -> None:
-        accesses = tuple(access for access in intent.accesses if access.writes)
-        states = tuple(self._below(intent.seq, access.store) for access in accesses)
-        needed = self._sources.needed([access.store for access in accesses])
-        around = tuple([(store, self._below(intent.seq, store)) for store in needed])
-        self.out.judge = JudgeCommit(
-            seq=intent.seq, attempt=intent.attempt, trigger=intent.submission.handler.name, accesses=accesses,
-            states=states, around=around, deadline_s=intent.deadline_s, epoch=self.epoch,
-        )  # fmt: skip
-
     def judge_crashed(self, seq: int, attempt: int, error: BaseException) -> None:
-        """The judge of the head crashed: judge again, or end the run as failed. Not ours if something else is judged."""
-        intent = self._judging
-        if intent is None or (intent.seq, intent.attempt) != (seq, attempt) or self._asked:
-            return
-        self._judge_crashes += 1
-        if self._judge_crashes < CRASHES_MAX:
-            self._ask_judge(intent)
-            return
-        crash = RunCrashed(
-            f"its judge crashed {self._judge_crashes} times, at last with {type(error).__name__}: {error}"
-        )
-        crash.__cause__ = error
-        self._judging = None
-        self._end(intent, State.FAILED, None, crash)
-        self._advance()
+        """The judge of the commit whose turn it is crashed."""
+        self._apply(self._turn.judge_crashed(seq, attempt, error))
 
     def judged(self, answer: CommitJudged) -> None:
-        """The judge has resolved the head's writes, or says how the run ends."""
-        intent = self._judging
-        if intent is None or (intent.seq, intent.attempt) != (answer.seq, answer.attempt) or self._asked:
-            return
-        if answer.outcome is not State.COMMITTED:
-            self._judging = None
-            self._end(intent, answer.outcome, None, answer.error)
-            self._advance()
-            return
-        resolved = list(answer.resolved)
-        if any(self._specs[access.store].validates for access, _, _ in resolved):
-            self._ask_stores(resolved)
-        else:
-            self._judging = None
-            self._commit(intent, resolved)
-            self._advance()
-
-    def _ask_stores(self, resolved: Resolved) -> None:
-        self._resolved = resolved
-        for access, state, writes in resolved:
-            if self._specs[access.store].validates:
-                self._asked.add(access.store)
-                self.ask_store_again(access.store, state, access, writes)
-
-    def ask_store_again(self, store: int, state: Any, access: StoreAccess, writes: Sequence[Write]) -> None:
-        """Have the store validate the commit whose turn it is."""
-        require(self._judging is not None, "stores are asked about a commit whose turn it is")
-        intent: CommitRun = self._judging  # type: ignore[assignment]
-        commit = Commit(intent.seq, tuple(access.keys), tuple(writes))
-        self.out.validate.append((store, intent.attempt, self._below(intent.seq, store), state, commit))
+        """The judge has resolved the writes of the commit whose turn it is, or says how the run ends."""
+        self._apply(self._turn.judged(answer))
 
     def validated(self, store: int, seq: int, attempt: int, error: BaseException | None) -> None:
-        """A store has agreed to the head's commit, or refused it for good."""
-        intent = self._judging
-        if intent is None or (intent.seq, intent.attempt) != (seq, attempt) or store not in self._asked:
-            return
-        if self._decisions is not None:  # It was restarted, and to be asked once more, just when its answer came.
-            self._decisions.validate = [each for each in self._decisions.validate if each[0] != store]
-        if error is None:
-            self._asked.discard(store)
-            if self._asked:
-                return
-        self._asked.clear()
-        self._judging = None
-        if error is None:
-            self._commit(intent, self._resolved)
-        else:
-            if self._decisions is not None:
-                self._decisions.validate.clear()  # A store that was to be asked once more needs no asking any more.
-            self._end(intent, State.REJECTED if isinstance(error, Rejected) else State.FAILED, None, error)
-        self._resolved = []
-        self._advance()
+        """A store has agreed to the commit whose turn it is, or refused it for good."""
+        self._apply(self._turn.validated(store, seq, attempt, error))
+
+    def ask_store_again(self, store: int, seq: int, attempt: int) -> None:
+        """A store may have lost the question about a commit: it is asked once more, if its answer is still waited for."""
+        self._turn.ask_store_again(store, seq, attempt)
 
     def awaits(self, store: int) -> tuple[int, int] | None:
-        """The seq and attempt of the commit at the head, if it waits for this store to agree."""
-        intent = self._judging
-        return None if intent is None or store not in self._asked else (intent.seq, intent.attempt)
+        """The seq and attempt of the commit that waits for this store to agree, if one does."""
+        return self._turn.awaits(store)
 
-    def awaited_validation(self, store: int, seq: int, attempt: int) -> bool:
-        """Whether the head still waits for this store's answer; if so, it is asked once more."""
-        intent = self._judging
-        if intent is None or (intent.seq, intent.attempt) != (seq, attempt):
-            return False
-        for access, state, writes in self._resolved:
-            if access.store == store:
-                self.ask_store_again(store, state, access, writes)
-                return True
-        return False
+    def _apply(self, verdict: Verdict | None) -> None:
+        if verdict is not None:
+            if verdict.state is State.COMMITTED:
+                self._commit(verdict.intent, verdict.resolved)
+            else:
+                self._end(verdict.intent, verdict.state, None, verdict.error)
+            self._advance()
 
     # The end of a run ------------------------------------------------------------------------------------------------
 
-    def _commit(self, intent: CommitRun, resolved: Resolved) -> None:
-        seq = intent.seq
-        if seq != self.next_seq or self.ahead:
-            self._commit_apart(intent, resolved)
-            return
-        keys_by_store: dict[int, Sequence[str]] = {}
-        written = self._written
-        for access, state, writes in resolved:
-            store = access.store
-            self.states[store] = state
-            self.store_seqs[store] = seq
-            keys_by_store[store] = keys = [write[0] for write in writes]
-            self._history.note(seq, store, keys, seq)
-            if store in written:
-                written[store].update(keys)
-            else:
-                written[store] = set(keys)
-                self._changed.add(store)
+    def _commit(self, intent: CommitRun, resolved: Sequence[Resolution]) -> None:
+        seq, states = intent.seq, self._states
+        written = states.commit(seq, resolved)
+        for store, keys in written.items():
+            self._history.note(seq, store, keys, states.next_seq)
         changes = tuple([(access.store, tuple(writes)) for access, _, writes in resolved]) if resolved else ()
         self._end(intent, State.COMMITTED, intent.result, None, changes)
-        if self._slots and keys_by_store:
-            self._invalidate(seq, keys_by_store)
+        if self._slots and written:
+            self._invalidate(seq, written)
 
     def _end(
         self, intent: CommitRun, state: State, result: Any, error: BaseException | None, changes: Changes = ()
     ) -> None:
-        seq, released = intent.seq, intent.released
-        if seq != self.next_seq:
-            require(self._may_overtake(intent), "runs end in seq order, or overtake", seq=seq, expected=self.next_seq)
+        seq, released, states = intent.seq, intent.released, self._states
+        if seq != states.next_seq:
+            may_overtake = self._blocker(intent) is None
+            require(may_overtake, "runs end in seq order, or overtake", seq=seq, expected=states.next_seq)
         if error is not None and state in FAILURES and self._retry is not None:
             retry = self._retry(intent.submission, error)
             if retry is not None:
@@ -586,84 +447,18 @@ class CommitOrder:
         )  # fmt: skip
         self.ended.append(tuple.__new__(EndedRun, ended))
         self.ended_count += 1
-        if seq != self.next_seq:
-            self.ahead = self.ahead.set(seq, changes)
-            self._writers = with_writer(self._writers, seq, changes)
-            self._ahead_last = max(self._ahead_last, seq)
-        elif self.ahead:
-            self.next_seq = seq + 1
-            self._catch_up()
-        else:
-            self.next_seq = seq + 1
+        states.end(seq, changes)
         if self._footprints.declared:
             self._forget_footprint(seq)
-        if self._stalled:
-            for stalled in self._stalled.pop(seq, ()):
-                self._await_one_less(stalled)
-        if self._at_head and self.next_seq in self._at_head:
-            self._at_head.remove(self.next_seq)
-            self._execute_again(self.next_seq)
+        if self._reruns.runs:
+            for freed in self._reruns.freed(seq, states.next_seq):
+                self._execute_again(freed)
 
     # Overtaking ------------------------------------------------------------------------------------------------------
 
-    def _may_overtake(self, intent: CommitRun) -> bool:
-        return self._blocker(intent) is None
-
     def _blocker(self, intent: CommitRun) -> int | None:
         accesses = self._sources.widened(intent.accesses)
-        return self._footprints.blocker(intent.seq, accesses, self._by_key, self.next_seq, self.ahead)
-
-    def _commit_apart(self, intent: CommitRun, resolved: Resolved) -> None:
-        """Commit a run that overtakes, or one that was overtaken: the states with and without the overtakers are two."""
-        seq, states = intent.seq, self.states
-        overtakes = seq != self.next_seq
-        if self._newest is states:
-            self._newest = list(states)
-        newest = self._newest
-        keys_by_store: dict[int, list[str]] = {}
-        for access, state, writes in resolved:
-            store = access.store
-            if overtakes:
-                newest[store] = state
-            else:
-                apart = newest[store] is not states[store]
-                newest[store] = self._specs[store].fold(newest[store], writes) if apart else state
-                states[store] = state
-                self.store_seqs[store] = seq
-                self._changed.add(store)
-            written = [write.key for write in writes]
-            keys_by_store[store] = written
-            self._history.note(seq, store, written, self.next_seq)
-        if overtakes:
-            self._overtakers.append((seq, {store: set(keys) for store, keys in keys_by_store.items()}))
-        else:
-            for store, keys in keys_by_store.items():
-                self._written.setdefault(store, set()).update(keys)
-        changes = tuple([(access.store, tuple(writes)) for access, _, writes in resolved])
-        self._end(intent, State.COMMITTED, intent.result, None, changes)
-        if self._slots and keys_by_store:
-            self._invalidate(seq, keys_by_store)
-
-    def _catch_up(self) -> None:
-        """The head has ended that was overtaken: what overtook it, and nothing that is left, is part of the order now."""
-        ahead, states = self.ahead, self.states
-        last = self.next_seq + len(ahead) - 1
-        together = max(ahead) == last  # Then nothing is left, and the states with all of it are at hand.
-        while self.next_seq in ahead:
-            changes = ahead[self.next_seq]
-            self._writers = without_writer(self._writers, self.next_seq, changes)
-            for store, writes in changes:
-                if not together:
-                    states[store] = self._specs[store].fold(states[store], writes)
-                self.store_seqs[store] = self.next_seq
-                self._changed.add(store)
-            ahead = ahead.delete(self.next_seq)
-            self.next_seq += 1
-        self.ahead = ahead
-        if together:
-            self.states = self._newest
-        if not ahead:
-            self._newest = self.states
+        return self._footprints.blocker(intent.seq, accesses, self._by_key, self._states.next_seq, self._states.ahead)
 
     def _forget_footprint(self, seq: int) -> None:
         """A run has ended: whoever could not end before it is looked at again."""
@@ -703,9 +498,9 @@ class CommitOrder:
         if seq not in self._footprints.declared:
             # An abandoned attempt has no write set: like an unfinished one it counts with all that it had read.
             self._claims.claim(seq, _written_keys(intent.accesses) if finished else _read_keys(intent.accesses))
-        self._restart[seq] = (intent.run, intent.outcome is State.DEADLINE)
-        if slot.attempt >= ATTEMPT_AT_HEAD and seq > self.next_seq:
-            self._at_head.add(seq)
+        self._reruns.add(seq, intent.run, replace=intent.outcome is State.DEADLINE)
+        if slot.attempt >= ATTEMPT_AT_HEAD and seq > self._states.next_seq:
+            self._reruns.wait_to_be_head(seq)
             return
         awaited = set() if slot.attempt >= ATTEMPT_AT_HEAD else self._awaited(seq, intent.accesses)
         if awaited:
@@ -720,29 +515,19 @@ class CommitOrder:
             awaited.update(executing_below(seq, accesses, self._executing))
         if self._footprints.declared:
             awaited.update(self._footprints.that_meet(seq, accesses))
-        if self.ahead or self._footprints.declared:
-            return {lower for lower in awaited if not self._has_ended(lower)}
+        if self._states.ahead or self._footprints.declared:
+            return {lower for lower in awaited if not self._states.has_ended(lower)}
         # Runs end in seq order, so the highest stands for all.
         highest = max(awaited, default=0)
-        return {highest} if highest >= self.next_seq else set()
+        return {highest} if highest >= self._states.next_seq else set()
 
     def _stall(self, seq: int, slot: Slot, awaited: set[int]) -> None:
-        slot.blocked_by = highest = max(awaited)
-        require(self.next_seq <= min(awaited) and highest < seq, "waits point downwards", seq=seq, awaited=awaited)
-        if len(awaited) > 1:
-            self._awaiting[seq] = len(awaited)
-        for lower in sorted(awaited):
-            self._stalled.setdefault(lower, []).append(seq)
-
-    def _await_one_less(self, seq: int) -> None:
-        left = self._awaiting.pop(seq, 1) - 1
-        if not left:
-            self._execute_again(seq)
-        elif left > 1:
-            self._awaiting[seq] = left
+        slot.blocked_by = max(awaited)
+        require(self._states.next_seq <= min(awaited), "who is waited for has not ended", seq=seq, awaited=awaited)
+        self._reruns.wait_for(seq, awaited)
 
     def _execute_again(self, seq: int) -> None:
-        run, replace = self._restart.pop(seq)
+        run, replace = self._reruns.take(seq)
         slot = self._slots[seq]
         slot.blocked_by = None
         if run is None:

@@ -19,7 +19,7 @@ __all__ = ["Crash", "CrashBase", "Crashes", "crashing"]
 
 
 # What goes wrong there is a store's, and ends its run as failed; or the medium's, which is final; or a reaction's own.
-SPARED = ("_resolve", "_below", "_write", "_enter")
+SPARED = ("_resolve", "_write", "_enter")
 
 
 class Crash(Exception):

@@ -15,7 +15,9 @@ import pytest
 from seqtor.actors.calls import Calls
 from seqtor.actors.committer.footprints import Footprints
 from seqtor.actors.committer.history import History
+from seqtor.actors.committer.reruns import Reruns
 from seqtor.actors.committer.state import CommitOrder
+from seqtor.actors.committer.states import States
 from seqtor.actors.coordinator import Coordinator
 from seqtor.actors.effects.actor import Effects
 from seqtor.actors.journal.actor import Journal
@@ -73,26 +75,25 @@ PLANTS = (
           "stale(intent.accesses,", "stale([each for each in intent.accesses if each.writes],"),
     Plant("ranges are not validated", History, "stale", "if access.ranges or access.whole:", "if False:"),
     Plant("a write is noted one seq too early", CommitOrder, "_commit",
-          "self._history.note(seq, store, keys, seq)", "self._history.note(seq - 1, store, keys, seq)"),
+          "self._history.note(seq, store,", "self._history.note(seq - 1, store,"),
     Plant("an intent that waits does not hear of later commits", CommitOrder, "_wait",
           "self._readers.add(intent.seq, intent.accesses)", "pass"),
     Plant("an older epoch's intent is accepted", CommitOrder, "offer", "intent.epoch != self.epoch", "False"),
-    Plant("a run that stalled is not woken", CommitOrder, "_await_one_less", "if not left:", "if left < 0:"),
-    Plant("who waits to be the head is not woken", CommitOrder, "_end",
-          "self._execute_again(self.next_seq)", "pass"),
+    Plant("a run that stalled is not woken", Reruns, "_is_last_awaited", "return left == 0", "return left < 0"),
+    Plant("who waits to be the head is not woken", Reruns, "freed", "found.append(head)", "pass"),
     # Overtaking.
     Plant("what was overtaken conflicts with who has overtaken it", History, "stale",
           "if writer is not None and writer > seq:", "if False:"),
-    Plant("an overtaker is folded into the state without the others", CommitOrder, "_resolve",
-          "states = self.states if intent.seq == self.next_seq else self._newest", "states = self.states"),
-    Plant("who has written below is forgotten", CommitOrder, "_end",
+    Plant("an overtaker is folded into the state without the others", States, "as_of",
+          "return self.states if seq == self.next_seq else self.newest", "return self.states"),
+    Plant("who has written below is forgotten", States, "end",
           "self._writers = with_writer(self._writers, seq, changes)", "pass"),
     Plant("who reads what a lower one may write overtakes it", Footprints, "blocker",
           "*_touched(accesses, by_key)", "*_touched([each._replace(keys={}) for each in accesses], by_key)"),
     Plant("who has declared nothing is overtaken", Footprints, "blocker", "if through + 1 < seq:", "if False:"),
-    Plant("the overtaken are not folded into the newest state", CommitOrder, "_commit_apart",
-          "self._specs[store].fold(newest[store], writes) if apart else state", "newest[store] if apart else state"),
-    Plant("what has overtaken is not folded in when it is caught up with", CommitOrder, "_catch_up",
+    Plant("the overtaken are not folded into the newest state", States, "_bring_newest",
+          "self._specs[store].fold(self.newest[store], writes) if apart", "self.newest[store] if apart"),
+    Plant("what has overtaken is not folded in when it is caught up with", States, "_catch_up",
           "if not together:", "if False:"),
     # The queue.
     Plant("the oldest of a group goes on instead of the newest", Group, "newest_last",

@@ -30,7 +30,12 @@ from seqtor.actors.journal.memory import MemoryBackend
 from tests.seeds import seeds
 from tests.simulation.deaths import OFTEN, kill_at_any_line
 
-FILES = ("actors/committer/actor.py", "actors/committer/state.py", "actors/committer/judge.py")
+FILES = (
+    "actors/committer/actor.py",
+    "actors/committer/state.py",
+    "actors/committer/turn.py",
+    "actors/committer/judge.py",
+)
 KEYS = "abc"
 
 

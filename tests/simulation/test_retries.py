@@ -266,7 +266,12 @@ def test_an_actor_that_is_killed_at_any_line_while_a_retry_is_due_loses_nothing(
 def test_an_actor_that_is_killed_at_any_line_of_an_abort_aborts_it_at_once_or_when_asked_again(
     kind: type[Actor], journaled: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    files = ("actors/coordinator.py", "actors/committer/actor.py", "actors/committer/state.py")
+    files = (
+        "actors/coordinator.py",
+        "actors/committer/actor.py",
+        "actors/committer/state.py",
+        "actors/committer/states.py",
+    )
 
     def play(number: int, dispatchers: SimulatedDispatchers, kill: Callable[[], None]) -> None:
         desk = Desk(number, MemoryBackend() if journaled else None)

@@ -548,7 +548,7 @@ def test_a_stores_answer_to_an_older_epoch_decides_nothing() -> None:
         running: Any = system._running
         index = next(ref.index for ref in running._stores if ref.name == "moody")
         path = running._path
-        while not path.order._asked:
+        while not path.order._turn.asked:
             running._dispatchers.step()
         old = path.ledger.epoch - 1
         refusal = ValidationDone(store=index, seq=1, attempt=1, epoch=old, error=Rejected("stale"))
@@ -562,10 +562,10 @@ def test_a_judgement_for_an_older_epoch_decides_nothing() -> None:
     with system:
         put = system.submit(Put())
         running: Any = system._running
-        while running._path.order._judging is None:
+        while running._path.order._turn.intent is None:
             dispatchers.step()
         path = running._path
-        assert not path.order._asked
+        assert not path.order._turn.asked
         path.committer_ref.actor_inbox.put_first(
             CommitJudged(
                 seq=1, attempt=1, outcome=State.REJECTED, resolved=(), error=Rejected("stale"),
