@@ -1,7 +1,8 @@
 """How soon each explorer finds bugs: `python -m tests.simulation.explorers`.
 
 Owns the figures of docs/simulation.md: the planted bugs, one at a time, in the same histories under each explorer, and in
-which of these each is found first. Prints a table.
+which of these each is found first; with `--hits`, in how many mixed programs those are found that take a rare order. Prints
+a table.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import random
 import statistics
 import sys
 from collections.abc import Callable
+from multiprocessing.pool import Pool
 from typing import Any, NamedTuple
 
 import pytest
@@ -20,7 +22,9 @@ from loguru import logger
 
 from seqtor.actors import SimulatedDispatchers
 from seqtor.actors.dispatchers.exploring import EXPLORERS
+from tests.leftovers import cleared
 from tests.simulation import deaths, histories, test_effects
+from tests.simulation.mixed import mix_simulated, run_simulated
 from tests.simulation.planted import PLANTS
 
 __all__ = ["PORTFOLIOS", "Portfolio", "found_after"]
@@ -39,6 +43,21 @@ PORTFOLIOS = (
     Portfolio("all in turn", EXPLORERS, 1.0),
     Portfolio("all in turn, plain handlers in one step", EXPLORERS, 0.0),
 )
+
+
+RARE = tuple(
+    number
+    for number, plant in enumerate(PLANTS)
+    if plant.name
+    in {
+        "only what was also written is validated",
+        "ranges are not validated",
+        "a write is noted one seq too early",
+        "what was overtaken conflicts with who has overtaken it",
+        "who reads what a lower one may write overtakes it",
+    }
+)
+"""Found only where runs meet in a certain order."""
 
 
 def found_after(plant: int, portfolio: Portfolio, histories_max: int) -> int | None:
@@ -64,12 +83,43 @@ def found_after(plant: int, portfolio: Portfolio, histories_max: int) -> int | N
     return None
 
 
+def hits(plant: int, explorer: Callable[[random.Random], Any], programs: int) -> int:
+    """In how many of so many mixed programs a planted bug is found."""
+    logger.disable("seqtor")
+    found = 0
+    with pytest.MonkeyPatch.context() as patch:
+        PLANTS[plant].into(patch)
+        for seed in range(programs):
+            try:
+                with cleared():
+                    run_simulated(mix_simulated(seed), seed, explorer)
+            except Exception:
+                found += 1
+    print(f"{explorer.__name__}, {PLANTS[plant].name}: {found}", file=sys.stderr, flush=True)
+    return found
+
+
+def tell_hits(pool: Pool, programs: int) -> None:
+    """Print in how many programs each explorer finds those that take a rare order."""
+    asked = [(plant, explorer, programs) for plant in RARE for explorer in EXPLORERS]
+    found = iter(pool.starmap(hits, asked, 1))
+    print(f"| found in so many of {programs} mixed programs | {' | '.join(each.__name__ for each in EXPLORERS)} |")
+    print(f"| --- {'| ---: ' * len(EXPLORERS)}|")
+    for plant in RARE:
+        print(f"| {PLANTS[plant].name} | {' | '.join(str(next(found)) for _ in EXPLORERS)} |")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--histories", type=int, default=200, help="how many are played at most for each")
     parser.add_argument("--cores", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--portfolios", type=int, default=len(PORTFOLIOS), help="only the first so many")
+    parser.add_argument("--hits", type=int, help="in how many of so many mixed programs the rare ones are found")
     given = parser.parse_args()
+    if given.hits is not None:
+        with multiprocessing.get_context("spawn").Pool(given.cores) as pool:
+            tell_hits(pool, given.hits)
+        return
     portfolios = PORTFOLIOS[: given.portfolios]
     asked = [(plant, each, given.histories) for each in portfolios for plant in range(len(PLANTS))]
     with multiprocessing.get_context("spawn").Pool(given.cores) as pool:

@@ -214,6 +214,25 @@ def test_a_run_and_the_death_of_the_committer_at_any_time_give_what_serial_execu
     print(f"{played.orders} orders, {played.equivalent} given up as equivalent")
 
 
+# In each run of the tests the first one, with `make search` all of them.
+THREE_RUNS: list[tuple[tuple[Trigger[Any], ...], tuple[int | None, ...], tuple[tuple[str, int], ...]]] = [
+    ((Add(key="a"), Add(key="b"), Look(key="a")), (1, 1, 1), (("a", 1), ("b", 1))),
+    ((Increment(key="a"), Add(key="a"), Look(key="a")), (None, 2, 2), (("a", 2),)),
+    ((Add(key="a"), Add(key="a"), Look(key="a")), (1, 2, 2), (("a", 2),)),
+    ((Add(key="a"), Add(key="a"), Add(key="a")), (1, 2, 3), (("a", 3),)),
+]
+
+
+@pytest.mark.parametrize(("triggers", "answers", "state"), THREE_RUNS[: scaled(1)])
+def test_three_runs_give_what_serial_execution_gives_in_every_order_in_which_they_execute(
+    triggers: tuple[Trigger[Any], ...], answers: tuple[int | None, ...], state: tuple[tuple[str, int], ...]
+) -> None:
+    played = play_all(world(*triggers, late=True))
+    assert results(played) == {(answers, state)}
+    print(f"{played.orders} orders, {played.equivalent} given up as equivalent")
+    assert played.orders >= 1_000
+
+
 @pytest.mark.parametrize(
     "name",
     [
