@@ -7,6 +7,7 @@ Owns their defaults, checks and precedence: what the program passes, then `SEQTO
 from __future__ import annotations
 
 import datetime
+import functools
 import math
 import os
 import pathlib
@@ -185,7 +186,7 @@ def _from_pyproject(folder: pathlib.Path) -> dict[str, Any]:
         path = place / "pyproject.toml"
         if path.is_file():
             try:
-                document = tomllib.loads(path.read_text(encoding="utf-8"))
+                document = _toml(path.read_text(encoding="utf-8"))
             except ValueError as error:
                 raise RegistrationError(f"{path} is not valid TOML: {error}") from error
             tools = cast("dict[str, Any]", document.get("tool", {}))
@@ -194,3 +195,9 @@ def _from_pyproject(folder: pathlib.Path) -> dict[str, Any]:
                 raise RegistrationError(f"{path}: [tool.seqtor] must be a table, got {table!r}")
             return cast("dict[str, Any]", table)
     return {}
+
+
+@functools.lru_cache(maxsize=4)
+def _toml(document: str) -> dict[str, Any]:
+    """What the text says; of the latest it is known, for a suite of tests makes thousands of systems beside one file."""
+    return tomllib.loads(document)

@@ -7,6 +7,7 @@ handlers see. Promises: iteration in key order whatever the hash seed; a write t
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, overload
@@ -111,11 +112,17 @@ def _content_of(kind: ModelKind[ModelT], checkpoint: Checkpoint) -> dict[str, Mo
     version = json.loads(head)["version"]
     if version == kind.version:
         with contextlib.suppress(ValidationError):
-            return TypeAdapter(dict[str, kind.model]).validate_json(body, by_alias=False, by_name=True)  # type: ignore[name-defined]
+            return _by_key(kind.model).validate_json(body, by_alias=False, by_name=True)
     return {
         key: kind.from_json(value, version, f"checkpoint at seq {checkpoint.seq}, key {key!r}")
         for key, value in json.loads(body).items()
     }
+
+
+@functools.lru_cache(maxsize=64)
+def _by_key(model: type[ModelT]) -> TypeAdapter[dict[str, ModelT]]:
+    """What reads all models of a checkpoint; making it takes as long as reading hundreds of them."""
+    return TypeAdapter(dict[str, model])  # type: ignore[valid-type]
 
 
 def _one_per_key(kind: ModelKind[ModelT], writes: Sequence[Write]) -> list[Write]:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from typing import Any, Generic, TypeVar
+from weakref import WeakKeyDictionary
 
 from pydantic import BaseModel, TypeAdapter
 from pydantic.errors import PydanticUserError
@@ -30,6 +31,9 @@ from seqtor.messages.models import field_values
 __all__ = ["Increment", "ModelKind"]
 
 ModelT = TypeVar("ModelT", bound=BaseModel)
+
+# Their JSON schemas, as text: pydantic takes a millisecond for one, and each start and each checkpoint asks.
+_schemas: MutableMapping[type[BaseModel], str] = WeakKeyDictionary()
 
 
 class Increment:
@@ -146,14 +150,25 @@ class ModelKind(Generic[ModelT]):
     @property
     def shape(self) -> str:
         """A digest of the model's fields and their types."""
-        try:
-            schema: Any = self.model.model_json_schema()
-        except PydanticUserError:  # A field of a type that JSON schema has no word for.
-            schema = [(name, repr(field.annotation)) for name, field in self.model.model_fields.items()]
-        described = json.dumps([self.version, schema], sort_keys=True)
+        described = f"[{self.version}, {_schema_of(self.model)}]"
         return hashlib.blake2b(described.encode(), digest_size=8).hexdigest()
 
     def field_adapter(self, name: str) -> TypeAdapter[Any]:
         """Validates one field by itself; only for models without the user's validators."""
         field = self.model.model_fields[name]
         return TypeAdapter(field.rebuild_annotation())
+
+
+def _schema_of(model: type[BaseModel]) -> str:
+    """What the fields of a model are, as JSON."""
+    known = _schemas.get(model)
+    if known is not None:
+        return known
+    try:
+        schema = json.dumps(model.model_json_schema(), sort_keys=True)
+    except (
+        PydanticUserError
+    ):  # A type that JSON schema has no word for, or one that is not defined yet: then not for good.
+        return json.dumps([(name, repr(field.annotation)) for name, field in model.model_fields.items()])
+    _schemas[model] = schema
+    return schema
