@@ -6,7 +6,7 @@ the disk, so they are pydantic; values of the user's types are in them as JSON.
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict, JsonValue
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from seqtor.messages.runs import State
 
@@ -122,7 +122,7 @@ class AcceptedRecord(JournalRecord):
     resubmits: str | None = None
     deferrals: int = 0
     scheduled: tuple[str, float] | None = None
-    causes: list[str] = []
+    causes: list[str] = Field(default_factory=list)
 
 
 class CallRecord(JournalRecord):
@@ -151,7 +151,7 @@ class SequencedRecord(JournalRecord):
     run: str
     seq: int
     sequenced_at: float
-    writes: list[tuple[str, str | None]] = []
+    writes: list[tuple[str, str | None]] = Field(default_factory=list)
 
 
 class EffectRecord(JournalRecord):
@@ -217,24 +217,24 @@ class CommitRecord(JournalRecord):
     snapshot: int
     first_snapshot: int
     reads: str
-    writes: list[tuple[str, str, JsonValue] | tuple[str, str, JsonValue, int]] = []
+    writes: list[tuple[str, str, JsonValue] | tuple[str, str, JsonValue, int]] = Field(default_factory=list)
     result: JsonValue = None
     error: RecordedError | None = None
     key: str | None = None
     cause: str | None = None
-    calls: list[RecordedCall] = []
-    submitted: list[AcceptedRecord] = []
-    effects: list[RecordedEffect] = []
-    conflicts: list[RecordedConflict] = []
+    calls: list[RecordedCall] = Field(default_factory=list)
+    submitted: list[AcceptedRecord] = Field(default_factory=list)
+    effects: list[RecordedEffect] = Field(default_factory=list)
+    conflicts: list[RecordedConflict] = Field(default_factory=list)
     run_number: int = 1
     retry_of: str | None = None
     resubmits: str | None = None
     scheduled: tuple[str, float] | None = None
-    coalesced: list[str] = []
-    absorbed: list[AbsorbedTrigger] = []
+    coalesced: list[str] = Field(default_factory=list)
+    absorbed: list[AbsorbedTrigger] = Field(default_factory=list)
     retry: AcceptedRecord | None = None
     deferred: AcceptedRecord | None = None
-    causes: list[str] = []
+    causes: list[str] = Field(default_factory=list)
 
 
 class DeadRunRecord(JournalRecord):
@@ -291,8 +291,8 @@ class ReactionLink(JournalRecord):
     """What became of a fact: the reactions that it has matched, and the runs that they have started with it."""
 
     fact: str
-    matched: list[str] = []
-    started: list[str] = []
+    matched: list[str] = Field(default_factory=list)
+    started: list[str] = Field(default_factory=list)
 
 
 class ReactionRecord(JournalRecord):
@@ -309,11 +309,11 @@ class ReactionRecord(JournalRecord):
     at: float
     matched: list[str]
     now: float = 0.0
-    started: list[AcceptedRecord] = []
-    waiting: list[WaitingRecord] = []
-    gone: list[tuple[str, str, str]] = []
-    links: list[ReactionLink] = []
-    failed: list[tuple[str, str, str]] = []
+    started: list[AcceptedRecord] = Field(default_factory=list)
+    waiting: list[WaitingRecord] = Field(default_factory=list)
+    gone: list[tuple[str, str, str]] = Field(default_factory=list)
+    links: list[ReactionLink] = Field(default_factory=list)
+    failed: list[tuple[str, str, str]] = Field(default_factory=list)
 
 
 class OpenReactions(JournalRecord):
@@ -326,9 +326,9 @@ class OpenReactions(JournalRecord):
 
     epoch: int
     kinds: list[str]
-    facts: list[RecordedFact] = []
-    waiting: list[WaitingRecord] = []
-    matched: list[tuple[str, int]] = []
+    facts: list[RecordedFact] = Field(default_factory=list)
+    waiting: list[WaitingRecord] = Field(default_factory=list)
+    matched: list[tuple[str, int]] = Field(default_factory=list)
     now: float = 0.0
     number: int = 0
 
@@ -360,18 +360,18 @@ class OpenWork(JournalRecord):
     format: int = FORMAT
     now: float
     shapes: dict[str, str]
-    unkept: list[str] = []
-    accepted: list[AcceptedRecord] = []
-    calls: list[CallRecord] = []
-    effects: list[OpenEffect] = []
-    closed: list[tuple[int, int]] = []
-    ended: list[str] = []
-    dead: list[EffectRecord] = []
-    dead_runs: list[DeadRunRecord] = []
-    resubmitted: dict[str, str] = {}
-    sequenced: list[SequencedRecord] = []
-    links: list[tuple[int, str]] = []
-    passed: list[int] = []
+    unkept: list[str] = Field(default_factory=list)
+    accepted: list[AcceptedRecord] = Field(default_factory=list)
+    calls: list[CallRecord] = Field(default_factory=list)
+    effects: list[OpenEffect] = Field(default_factory=list)
+    closed: list[tuple[int, int]] = Field(default_factory=list)
+    ended: list[str] = Field(default_factory=list)
+    dead: list[EffectRecord] = Field(default_factory=list)
+    dead_runs: list[DeadRunRecord] = Field(default_factory=list)
+    resubmitted: dict[str, str] = Field(default_factory=dict)
+    sequenced: list[SequencedRecord] = Field(default_factory=list)
+    links: list[tuple[int, str]] = Field(default_factory=list)
+    passed: list[int] = Field(default_factory=list)
     reactions: OpenReactions | None = None
-    changed: dict[str, int] = {}
+    changed: dict[str, int] = Field(default_factory=dict)
     outside: int | None = None
