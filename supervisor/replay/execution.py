@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import selectors
 import threading
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, NamedTuple, Protocol
@@ -127,6 +128,33 @@ class NotedCalls(ReplayedCalls):
             raise
 
 
+class HastyLoop(asyncio.SelectorEventLoop):
+    """A loop on which time passes at once when nothing else can happen; its timers fire in their order."""
+
+    def __init__(self) -> None:
+        self.skipped_s = 0.0
+        super().__init__(HastySelector(self))
+
+    def time(self) -> float:
+        return super().time() + self.skipped_s
+
+
+class HastySelector(selectors.DefaultSelector):
+    """Waits for others, never for time."""
+
+    def __init__(self, loop: HastyLoop) -> None:
+        super().__init__()
+        self._loop = loop
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        if timeout is None:
+            return super().select()
+        found = super().select(0)
+        if not found:
+            self._loop.skipped_s += max(timeout, 0.0)
+        return found
+
+
 class Surroundings:
     """What a run expects around it, for one thread: board, clock, committer, pool and loop in one. Close it there."""
 
@@ -139,6 +167,8 @@ class Surroundings:
         self.executing: dict[int, Any] = {}
         self._thread = threading.get_ident()
         self._runner: asyncio.Runner | None = None
+        # The handlers of a simulated system wait in virtual time, here too; elsewhere one may wait for a thread of its own.
+        self._make_loop = None if program.intake.driver is None else HastyLoop
         whatever: Any = self
         self.resources = Resources(program.resources, whatever)
         self.context = RunContext(
@@ -186,7 +216,7 @@ class Surroundings:
     def start_coroutine(self, coroutine: Coroutine[Any, Any, None], attempt: Any, deadline_s: float) -> None:
         """Run the attempt to its end, here and now."""
         if self._runner is None:
-            self._runner = asyncio.Runner()
+            self._runner = asyncio.Runner(loop_factory=self._make_loop)
         self._runner.run(coroutine, context=contextvars.copy_context())
 
     # Where resources are closed.

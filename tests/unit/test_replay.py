@@ -139,6 +139,28 @@ def test_async_handlers_are_executed_again_each_to_its_end() -> None:
     assert all(task.cancelled() for task in left[-20:]), "what a handler left on the loop is cancelled"
 
 
+def test_the_replay_of_a_simulated_system_waits_for_no_time_and_timers_fire_in_their_order() -> None:
+    system = simulated()
+
+    @system.on(Add, deadline=1e6)
+    async def wait_for_days(trigger: Add, tx: Transaction) -> list[str]:
+        woken: list[str] = []
+
+        async def nap(name: str, days: float) -> None:
+            await asyncio.sleep(days * 86_400)
+            woken.append(name)
+
+        await asyncio.gather(nap("last", 3), nap("first", 1), nap("second", 2))
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.Event().wait(), 86_400)
+            woken.append("never")
+        return woken
+
+    with system:
+        assert system.ask(Add()) == ["first", "second", "last"]
+        assert system.verify().executed == 1
+
+
 def test_recorded_inputs_are_the_same_again() -> None:
     def inputs(trigger: Add, tx: Transaction) -> list[Any]:
         return [tx.seq, tx.attempt, tx.now.isoformat(), tx.random.random(), str(tx.uuid4())]
