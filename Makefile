@@ -49,8 +49,8 @@ bench-peers: $(LINKED) $(PEERS) ## measure the same durable work on DBOS, ZODB a
 search: $(LINKED) ## try 20 times as many seeds as `make test`, or SEEDS= times; takes hours
 	@SEQTOR_EXAMPLES=$(or $(SEEDS),20) $(BIN)/python -m pytest --timeout=0 $(or $(ARGS),tests/properties tests/simulation tests/crash)
 
-simulate: $(LINKED) ## search simulated histories on all cores for 10 minutes, or for SECONDS_OF_SEARCH=
-	@$(BIN)/python -m tests.simulation.histories --seconds $(or $(SECONDS_OF_SEARCH),600) $(ARGS)
+simulate: $(LINKED) ## search simulated histories on all cores for 10 minutes, or SECONDS_OF_SEARCH=; ARGS="--histories 20000"
+	@$(BIN)/python -m tests.simulation.histories $(if $(SECONDS_OF_SEARCH),--seconds $(SECONDS_OF_SEARCH)) $(ARGS)
 
 kills: $(LINKED) ## kill processes that write files and rows (SQLite, PostgreSQL), 200 times each, or KILLS= times
 	@$(BIN)/python -m tests.crash.outside_lives --postgres --kills $(or $(KILLS),200) $(ARGS)

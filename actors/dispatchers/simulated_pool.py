@@ -68,10 +68,10 @@ class SimulatedPool:
         """From which rank on nothing may be taken; None if all may be."""
         if self._slots is None:
             return None
-        executing = sum(
-            mailbox._dispatcher is self and (thread.stay is None or thread.stay.stuck_since is None)
-            for mailbox, thread in self._simulation.handlers.in_flight.items()
-        )
+        executing = 0
+        for mailbox, thread in self._simulation.handlers.in_flight.items():
+            if mailbox._dispatcher is self and (thread.stay is None or thread.stay.stuck_since is None):
+                executing += 1
         if executing >= self._slots:
             return -1.0
         return self.head_seq() if executing == self._slots - 1 else None

@@ -2,12 +2,14 @@
 
 Owns the worlds that are searched, and the search: every seed is a world, the explorer that orders it, and where it is hurt.
 Says how many histories were played, how much virtual time that is and how many actors and processes died; a history in which
-something does not hold is printed with the command that plays it again.
+something does not hold, or that never ends, is printed with the command that plays it again.
 """
 
 from __future__ import annotations
 
 import argparse
+import faulthandler
+import gc
 import math
 import multiprocessing
 import os
@@ -18,7 +20,8 @@ import traceback
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from multiprocessing.connection import Connection, wait
+from typing import Any, NamedTuple
 
 import pytest
 from loguru import logger
@@ -35,13 +38,16 @@ from tests.simulation.crash_world import TARGETS, survive
 from tests.simulation.mixed import mix_simulated, run_simulated
 from tests.simulation.systems.world import play_system
 
-__all__ = ["WORLDS", "number_of", "play", "search", "seeds_until", "world_of"]
+__all__ = ["WORLDS", "Search", "number_of", "play", "search", "search_on_cores", "world_of"]
 
 World = Callable[[int, pytest.MonkeyPatch], object]
+Play = Callable[[int], None]
 KINDS = tuple(TARGETS)
 LATENESS = (0.0, 0.02, 0.0, 0.2)
 INTERLEAVING = (1.0, 0.0, 0.2, 1.0, 1.0)  # Of plain handlers; the other worlds choose for themselves.
 DISK_EVERY = 8  # Of so many histories, one more is on the simulated disk.
+HANGS_S = 300.0  # In real time; the longest take a few seconds, and a handler that stands is told after a minute.
+COLLECT_AFTER = 20_000  # Objects; each history leaves cycles, and to look for them as often as usual costs a tenth.
 
 
 def mixed(seed: int, _: pytest.MonkeyPatch) -> None:
@@ -145,45 +151,109 @@ class Counted:
         patch.setattr(Supervisor, "start", started)
 
 
-def search(seeds: Iterable[int]) -> tuple[Counter[str], float]:
-    """Play them all; returns what has happened, and the virtual seconds."""
+def search(
+    seeds: Iterable[int],
+    play_one: Play | None = None,
+    begins: Callable[[int, Counted], None] = lambda seed, counted: None,
+) -> tuple[Counter[str], float]:
+    """Play them all; returns what has happened, and the virtual seconds. `begins` hears of each before it is played."""
     with pytest.MonkeyPatch.context() as patch:
         counted = Counted(patch)
         for seed in seeds:
+            begins(seed, counted)
             counted.happened["histories"] += 1
             try:
-                play(seed)
+                (play_one or play)(seed)
             except Exception as error:
                 counted.happened["found"] += 1
                 traceback.print_exc(limit=-6, file=sys.stdout)
-                print(
-                    f"found {type(error).__name__}; again: python -m tests.simulation.histories --seed {seed}",
-                    flush=True,
-                )
+                _tell_found(type(error).__name__, seed)
     return counted.happened, counted.virtual_s
 
 
-def seeds_until(first: int, step: int, until: float) -> Iterator[int]:
-    """Every so many-th seed, until then; now and then one of the disk."""
-    seed = first
-    while time.monotonic() < until:
-        yield seed
-        if seed // step % DISK_EVERY == 0:
-            yield -1 - seed
-        seed += step
+def _tell_found(what: str, seed: int) -> None:
+    print(f"found {what}; again: python -m tests.simulation.histories --seed {seed}", flush=True)
 
 
-def _part(number: int, parts: int, first: int, until: float) -> tuple[Counter[str], float]:
+class Search(NamedTuple):
+    """What is to be played: from a seed on, until a moment (of the monotonic clock) or so many, in so many processes."""
+
+    first: int
+    until: float = math.inf
+    count: float = math.inf
+    cores: int = 1
+    hangs_s: float = HANGS_S
+
+    def seeds(self, first: int) -> Iterator[int]:
+        """Those of one process, from its first on; now and then one of the disk."""
+        seed = first
+        while seed < self.first + self.count and time.monotonic() < self.until:
+            yield seed
+            if seed // self.cores % DISK_EVERY == 0:
+                yield -1 - seed
+            seed += self.cores
+
+
+class Part:
+    """One process of a search. `last` is the newest that it has told: who is played, and what had happened before."""
+
+    def __init__(self, search: Search, number: int, first: int, play_one: Play) -> None:
+        self.number = number
+        self.last: tuple[int | None, Counter[str], float] | None = None
+        context = multiprocessing.get_context("spawn")
+        self.told, tell = context.Pipe(duplex=False)
+        self.process = context.Process(target=_part, args=(tell, search, number, first, play_one), daemon=True)
+        self.process.start()
+        tell.close()
+
+
+def _part(tell: Connection, search_for: Search, number: int, first: int, play_one: Play) -> None:
     logger.disable("seqtor")
     if hasattr(os, "sched_setaffinity"):  # Handlers hand a baton over: on one core that costs a tenth.
         cores = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, {cores[number % len(cores)]})
-    return search(seeds_until(first + number, parts, until))
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(COLLECT_AFTER)
+
+    def begins(seed: int, counted: Counted) -> None:
+        tell.send((seed, counted.happened, counted.virtual_s))
+        faulthandler.dump_traceback_later(search_for.hangs_s, exit=True)  # Whatever its threads do.
+
+    happened, virtual_s = search(search_for.seeds(first), play_one, begins)
+    faulthandler.cancel_dump_traceback_later()
+    tell.send((None, happened, virtual_s))
+
+
+def search_on_cores(search_for: Search, play_one: Play = play) -> tuple[Counter[str], float]:
+    """Search in processes; where one hangs or dies, that is found, and another goes on behind it."""
+    happened: Counter[str] = Counter()
+    virtual_s = 0.0
+    parts = [Part(search_for, number, search_for.first + number, play_one) for number in range(search_for.cores)]
+    while parts:
+        ready = wait([part.told for part in parts])
+        for part in [part for part in parts if part.told in ready]:
+            try:
+                part.last = part.told.recv()
+            except EOFError:
+                parts.remove(part)
+                part.process.join()
+                assert part.last is not None, "a process of the search could not begin"
+                seed, of_part, of_part_s = part.last
+                happened.update(of_part)
+                virtual_s += of_part_s
+                if seed is not None:
+                    happened.update(histories=1, found=1)
+                    _tell_found(f"that it hangs or ends its process (exit code {part.process.exitcode})", seed)
+                    behind = max(seed, -1 - seed) + search_for.cores
+                    parts.append(Part(search_for, part.number, behind, play_one))
+    return happened, virtual_s
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seconds", type=float, default=600.0, help="how long to search")
+    parser.add_argument("--seconds", type=float, help="how long to search; 600 without --histories")
+    parser.add_argument("--histories", type=int, help="how many seeds to play")
     parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--seed", type=int, help="play this one only")
     parser.add_argument("--cores", type=int, default=os.cpu_count() or 1)
@@ -191,15 +261,14 @@ def main() -> int:
     if given.seed is not None:
         play(given.seed)
         return 0
-    until = time.monotonic() + given.seconds
-    with multiprocessing.get_context("spawn").Pool(given.cores) as pool:
-        parts = [(number, given.cores, given.first, until) for number in range(given.cores)]
-        found = pool.starmap(_part, parts)
-    happened = sum((each for each, _ in found), Counter[str]())
-    hours = sum(virtual_s for _, virtual_s in found) / 3600
+    seconds = math.inf if given.histories else 600.0
+    if given.seconds is not None:
+        seconds = given.seconds
+    count = math.inf if given.histories is None else given.histories
+    happened, virtual_s = search_on_cores(Search(given.first, time.monotonic() + seconds, count, given.cores))
     deaths = happened["processes"] - happened["histories"]
     print(
-        f"{happened['histories']} histories from seed {given.first} on, {hours:.1f} simulated hours, "
+        f"{happened['histories']} histories from seed {given.first} on, {virtual_s / 3600:.1f} simulated hours, "
         f"{happened['actors crashed']} actors and {deaths} processes died: {happened['found'] or 'nothing'} found"
     )
     return 1 if happened["found"] else 0

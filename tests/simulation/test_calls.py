@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,6 @@ from seqtor.actors import SimulatedDispatchers
 from seqtor.actors.journal import actor
 from seqtor.actors.journal.contract import EntryRow, Group
 from seqtor.actors.journal.memory import MemoryBackend
-from seqtor.actors.journal.recovery import entry_record
 from seqtor.actors.journal.sqlite import SqliteBackend
 from seqtor.actors.stores import CollectionView
 from seqtor.messages import CallRecord
@@ -124,10 +124,10 @@ class World:
             raise Unwilling(call_id)
         return Answer(text=f"{len(call_id)}", call_id=call_id)
 
-    def recorded(self) -> dict[str, Any]:
+    def recorded(self) -> Mapping[str, Any]:
+        """The answers that are durable, by call id."""
         assert self.backend is not None
-        records = [entry_record(row, "here") for row in list(self.backend.written) if row.kind == "call"]
-        return {each.call.id: each.call for each in records if isinstance(each, CallRecord) and each.call is not None}
+        return self.backend.calls
 
     def answered(self, call_id: str, answer: Any) -> None:
         """A handler got an answer, or an exception."""
@@ -168,6 +168,7 @@ class Checked:
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self.written: list[EntryRow] = []
+        self.calls: dict[str, Any] = {}
 
     def append(self, group: Group) -> None:
         super().append(group)  # type: ignore[misc]
@@ -176,8 +177,12 @@ class Checked:
             self.durable_through = group.commits[-1].seq
         for row in group.entries:
             if row.kind == "call":
-                first_snapshot = CallRecord.model_validate_json(row.body).first_snapshot
-                assert first_snapshot <= self.durable_through, "an input of a run names a state that a crash can undo"
+                record = CallRecord.model_validate_json(row.body)
+                assert record.first_snapshot <= self.durable_through, (
+                    "an input of a run names a state that a crash can undo"
+                )
+                if record.call is not None:
+                    self.calls[record.call.id] = record.call
 
 
 class CheckedMemory(Checked, MemoryBackend):
