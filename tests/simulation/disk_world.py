@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import random
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import apsw
@@ -26,17 +27,23 @@ from seqtor.messages import OutsideEdit
 from seqtor.messages.errors import JournalCorrupted, OutcomeUnknown, SeqtorError
 from seqtor.testing import faults
 from seqtor.testing.disk import SimulatedDisk
+from tests.simulation.disk_plan import (
+    ACTORS_CRASH_AT,
+    DISK_ERRORS_AT,
+    Deed,
+    DiskPlan,
+    Life,
+    draw_deeds,
+    draw_life,
+    draw_settings,
+)
+from tests.simulation.telling import note
 
-__all__ = ["DiskWorld", "play_lives"]
+__all__ = ["DiskWorld", "play_disk", "play_lives"]
 
 PLACE = "/simulated"
-KEYS = ("a", "b", "deep/c", "deep/er/d")
 LIFE_S = 600.0
 STEPS_MAX = 200_000
-STEPS_OF_A_LIFE = (0, 20, 200, 600)
-SAVES = 12
-ACTORS_CRASH_AT = ("journal.append.before", "journal.append.after", "journal.checkpoint.after", "outside.persist.after")
-DISK_ERRORS_AT = tuple(each for each in faults.POINTS if each.startswith(("files.", "export.")))
 
 
 class Done(Record):
@@ -73,19 +80,23 @@ class Crash(Exception):
 
 
 class DiskWorld:
-    """One history. `told` is what was answered, by number: the seq; `sent` what effects told the outside, by key."""
+    """One history. `told` is what was answered, by number: the seq; `sent` what effects told the outside, by key.
 
-    def __init__(self, seed: int) -> None:
-        self.chance = random.Random(f"disk:{seed}")
-        self.seed = seed
-        self.disk = SimulatedDisk(PLACE, seed=seed)
-        self.saves: list[Save] = []
+    `lived` are the lives so far, as they were drawn or given.
+    """
+
+    def __init__(self, plan: DiskPlan) -> None:
+        self.chance = random.Random(f"disk:{plan.seed}")
+        draw_settings(self.chance)
+        self.plan = plan
+        self.seed = plan.seed
+        self.lived: list[Life] = []
+        self.disk = SimulatedDisk(PLACE, seed=plan.seed)
+        self.saves: dict[int, Save] = {}
         self.told: dict[int, int] = {}
         self.accepted: set[int] = set()
         self.sent: dict[str, tuple[int, int]] = {}
         self.lives = 0
-        self.trims = self.chance.random() < 0.25
-        self.look_every = self.chance.choice((None, None, 1.0))
         self.ended_s = 0.0
         self.errors_before = 0
 
@@ -100,9 +111,9 @@ class DiskWorld:
         dispatchers.clock.advance_to(max(self.lives * LIFE_S, self.ended_s))
         self.lives += 1
         backend = SqliteBackend(f"{PLACE}/journal.db")
-        settings = {"restart_intensity": 1_000_000, "deadline": 1e6, "retain": 5.0 if self.trims else None}
+        settings = {"restart_intensity": 1_000_000, "deadline": 1e6, "retain": 5.0 if self.plan.trims else None}
         system = Supervisor(backend, dispatchers=lambda _: dispatchers, settings=settings)
-        files = system.store("files", Files(f"{PLACE}/var/files", look_every=self.look_every))
+        files = system.store("files", Files(f"{PLACE}/var/files", look_every=self.plan.look_every))
         rows = system.store("rows", Collection(Done))
         system.store(
             "count",
@@ -130,32 +141,37 @@ class DiskWorld:
 
         return system, dispatchers, backend
 
-    def a_save(self) -> Save:
-        """The next one."""
-        chance = self.chance
-        save = Save(
-            number=len(self.saves), key=chance.choice(KEYS), other=chance.choice(KEYS), deletes=chance.random() < 0.2
-        )
-        self.saves.append(save)
-        return save
-
     # Lives ---------------------------------------------------------------------------------------------------------------
 
-    def live(self, *, is_last: bool) -> None:
-        """One life: from a start to an ordered stop, a death or a broken journal."""
+    def play(self) -> None:
+        """All lives: some that end badly, and a last one in which nothing goes wrong."""
+        with self.disk:
+            if self.plan.lives is None:
+                for _ in range(self.plan.lives_drawn):
+                    self.live(draw_life(self.chance))
+            else:
+                for life in self.plan.lives:
+                    self.live(life)
+            self.live(None)
+
+    def live(self, life: Life | None) -> None:
+        """One life: from a start to an ordered stop, a death or a broken journal. None: the last one, which goes well."""
+        is_drawn, is_last = self.plan.lives is None, life is None
         self.require_whole_file()
         self.errors_before = self._errors()
         system, dispatchers, backend = self.make()
         registered = set(ActorRegistry.get_all())
         is_broken = False
+        if life is not None:
+            self.lived.append(life)
         try:
             with contextlib.ExitStack() as stack:
-                if not is_last:
-                    self._hurt(stack)
+                if life is not None:
+                    self._hurt(life, stack)
                 is_broken = not self._start(system, is_last=is_last)
                 if not is_broken and not self.disk.has_ended:
                     is_broken = not self._work(system, dispatchers, is_last=is_last)
-                if not is_broken and (is_last or self.chance.random() < 0.3):
+                if not is_broken and (is_last or self._draws("stops", is_drawn, 0.3)):
                     system.stop()
         finally:
             self.ended_s = dispatchers.clock.monotonic()
@@ -167,48 +183,54 @@ class DiskWorld:
             dispatchers.drop()
             dispatchers.stop(0)
         if not is_last:
-            self.disk.end(power_fails=self.chance.random() < 0.6)
+            power_fails = self._draws("power_fails", is_drawn, 0.6)
+            if not self.disk.has_ended:
+                note("the power fails" if power_fails else "the process dies")
+            self.disk.end(power_fails=power_fails)
             self.disk.begin_again()
 
-    def _hurt(self, stack: contextlib.ExitStack) -> None:
-        """Decide what goes wrong in this life."""
-        chance, disk = self.chance, self.disk
-        if chance.random() < 0.6:
-            disk.end_at(
-                disk.steps + int(chance.choice((30, 300, 1500)) * chance.random()) + 1,
-                power_fails=chance.random() < 0.7,
-            )
-        match chance.choice(("nothing", "nothing", "die at a point", "crash", "point", "disk", "disk", "full")):
+    def _draws(self, name: str, is_drawn: bool, often: float) -> bool:
+        """What this life says, or what is drawn and noted in it now."""
+        if is_drawn:
+            self.lived[-1] = self.lived[-1]._replace(**{name: self.chance.random() < often})
+        return bool(getattr(self.lived[-1], name))
+
+    def _hurt(self, life: Life, stack: contextlib.ExitStack) -> None:
+        """Have go wrong what goes wrong in this life."""
+        disk = self.disk
+        if life.ends_at is not None:
+            operations, power_fails = life.ends_at
+            note(f"at operation {operations} of the disk {'the power fails' if power_fails else 'the process dies'}")
+            disk.end_at(disk.steps + operations, power_fails=power_fails)
+        what, given = life.trouble
+        if what != "nothing":
+            note(f"trouble: {what}, {given}")
+        match what:
             case "die at a point":
-                power_fails = chance.random() < 0.7
-                self._once(stack, tuple(faults.POINTS), lambda: disk.end(power_fails=power_fails))
+                power_fails, *when = given
+                self._once(stack, tuple(faults.POINTS), lambda: disk.end(power_fails=power_fails), *when)
             case "crash":
-                self._once(stack, ACTORS_CRASH_AT, lambda: _raise(Crash("injected")))
+                self._once(stack, ACTORS_CRASH_AT, lambda: _raise(Crash("injected")), *given)
             case "point":
-                self._once(stack, DISK_ERRORS_AT, lambda: _raise(OSError(errno.EIO, "injected")))
+                self._once(stack, DISK_ERRORS_AT, lambda: _raise(OSError(errno.EIO, "injected")), *given)
             case "disk":
-                kinds = chance.choice(
-                    ((), ("sync",), ("write",), ("read",), ("rename", "unlink", "mkdir"), ("sync folder",))
-                )
-                below = chance.choice(("", "journal", "var", "out"))
-                times = chance.choice((1, 3, None))
-                code = chance.choice((errno.EIO, errno.ENOSPC))
-                stack.enter_context(
-                    disk.failing(*kinds, code=code, times=times, after=int(300 * chance.random() ** 2), below=below)
-                )
+                kinds, below, times, code, after = given
+                stack.enter_context(disk.failing(*kinds, code=code, times=times, after=after, below=below))
             case "full":
-                disk.capacity_bytes = disk.files.volume.size + int(100_000 * chance.random())
+                disk.capacity_bytes = disk.files.volume.size + given[0]
                 stack.callback(setattr, disk, "capacity_bytes", None)
 
-    def _once(self, stack: contextlib.ExitStack, points: tuple[str, ...], do: Any) -> None:
-        """Do something the n-th time that one of these points is passed."""
-        left = [self.chance.choice((1, 2, 5, 20))]
-        chosen = self.chance.choice((*points, None))  # None: any of them.
+    def _once(
+        self, stack: contextlib.ExitStack, points: tuple[str, ...], do: Any, times: int, chosen: str | None
+    ) -> None:
+        """Do something the n-th time that one of these points is passed, or the chosen one."""
+        left = [times]
 
         def watch(point: str) -> None:
             if point in points and chosen in (None, point):
                 left[0] -= 1
                 if left[0] == 0:
+                    note(f"now, at {point}")
                     do()
 
         stack.enter_context(faults.watching(watch))
@@ -236,32 +258,31 @@ class DiskWorld:
 
     def _work(self, system: Supervisor, dispatchers: SimulatedDispatchers, *, is_last: bool) -> bool:
         """Hand in and wait; False if the journal has failed."""
-        chance, disk = self.chance, self.disk
+        disk = self.disk
         open_: dict[int, Any] = {}
         accepted: dict[int, Any] = {}
-        again = [save for save in self.saves if save.number not in self.told and save.number % 7 != 6]
-        if self.trims and not is_last:
+        again = [save for save in self.saves.values() if save.number not in self.told and save.number % 7 != 6]
+        if self.plan.trims and not is_last:
             again = []  # Keys are forgotten with what is trimmed.
-        elif self.trims:
+        elif self.plan.trims:
             again = [
                 save for save in again if save.number not in self.accepted and str(save.number) not in _rows(system)
             ]
-        steps = STEPS_MAX if is_last else int(chance.choice(STEPS_OF_A_LIFE) * chance.random())
         try:
             for save in again:
                 open_[save.number] = system.submit(save, idempotency_key=str(save.number))
-            for _ in range(steps):
-                if not is_last and chance.random() < 0.15:
-                    save = self.a_save()
-                    open_[save.number] = submission = system.submit(save, idempotency_key=str(save.number))
-                    if chance.random() < 0.4:
-                        accepted[save.number] = submission.accepted()
-                if is_last and not open_ and system.stats().effects_through >= system.stats().committed_through:
-                    break
-                dispatchers.step()
-                if disk.has_ended:
-                    return True
-                self._note(open_, accepted)
+            for what, given in self._last_deeds(system, open_) if is_last else self._deeds():
+                if what == "save":
+                    self.saves[given[0]] = save = Save(number=given[0], key=given[1], other=given[2], deletes=given[3])
+                    open_[save.number] = system.submit(save, idempotency_key=str(save.number))
+                elif what == "ask for acceptance" and given[0] in open_:
+                    accepted[given[0]] = open_[given[0]].accepted()
+                for _ in range(given[0] if what == "step" else 0):
+                    dispatchers.step()
+                    if disk.has_ended:
+                        note("the disk's life has ended")
+                        return True
+                    self._note(open_, accepted)
         except (OSError, SeqtorError) as error:
             self._require_excuse(error, is_last=is_last)
             return False
@@ -269,6 +290,30 @@ class DiskWorld:
             dispatchers.run_for(60.0)  # What was suspended is tried again.
             self.require_all(system)
         return True
+
+    def _deeds(self) -> Iterator[Deed]:
+        """What is done in this life: as it says, or as it is drawn, and noted."""
+        if self.plan.lives is not None:
+            yield from self.lived[-1].deeds
+            return
+        for deed in draw_deeds(self.chance, len(self.saves)):
+            life = self.lived[-1]
+            deeds = life.deeds
+            if deed.what == "step" and deeds and deeds[-1].what == "step":
+                *deeds, last = deeds
+                deed_noted = Deed("step", (last.given[0] + deed.given[0],))
+            else:
+                deed_noted = deed
+            self.lived[-1] = life._replace(deeds=(*deeds, deed_noted))
+            yield deed
+
+    @staticmethod
+    def _last_deeds(system: Supervisor, open_: dict[int, Any]) -> Iterator[Deed]:
+        """Steps until everything is done."""
+        for _ in range(STEPS_MAX):
+            if not open_ and system.stats().effects_through >= system.stats().committed_through:
+                return
+            yield Deed("step", (1,))
 
     def _note(self, open_: dict[int, Any], accepted: dict[int, Any]) -> None:
         """Take notice of answers that have come in."""
@@ -307,9 +352,8 @@ class DiskWorld:
         self.require_told(system)
         snapshot = system.snapshot()
         rows = _rows(system)
-        assert {number for number in self.accepted if number % 7 != 6} <= {int(each) for each in rows}, (
-            "accepted and lost"
-        )
+        lost = {number for number in self.accepted if number % 7 != 6} - {int(each) for each in rows}
+        assert not lost, f"accepted and lost: {sorted(lost)}"
         expected: dict[str, str] = {}
         by_seq = sorted(((int(number), done) for number, done in rows.items()), key=lambda each: each[1].seq)
         assert len({done.seq for _, done in by_seq}) == len(by_seq), "one seq, one run"
@@ -317,7 +361,7 @@ class DiskWorld:
             save = self.saves[number]
             assert done.runs == 1, f"{number} has run {done.runs} times"
             content = None if save.deletes else saved(number, done.seq, expected.get(save.other))
-            assert done.content == content, f"{number} did not read what was there"
+            assert done.content == content, f"{number} did not read what was there, at seq {done.seq}"
             if content is None:
                 expected.pop(save.key, None)
             else:
@@ -337,7 +381,7 @@ class DiskWorld:
         for number, seq in self.sent.values():
             assert rows.get(str(number), Done()).seq == seq, f"an effect of {number} at seq {seq}, which is not there"
         assert {number for number, _ in self.sent.values()} == {int(each) for each in rows}, "each has its effect"
-        if not self.trims:
+        if not self.plan.trims:
             system.verify()
 
 
@@ -351,14 +395,18 @@ def _raise(error: Exception) -> None:
 
 def play_lives(seed: int, patch: pytest.MonkeyPatch) -> DiskWorld:
     """Play one history: some lives that end badly, and a last one in which nothing goes wrong."""
-    world = DiskWorld(seed)
-    chance = world.chance
-    patch.setattr("seqtor.actors.journal.actor.CHECKPOINT_BYTES_MIN", chance.choice((300, 3000, 1 << 24)))
+    return play_disk(draw_settings(random.Random(f"disk:{seed}"))._replace(seed=seed), patch, lambda _: None)
+
+
+def play_disk(plan: DiskPlan, patch: pytest.MonkeyPatch, played: Callable[[DiskPlan], object]) -> DiskWorld:
+    """Play a plan; `played` is called with all of it that was played, however that ends."""
+    world = DiskWorld(plan)
+    patch.setattr("seqtor.actors.journal.actor.CHECKPOINT_BYTES_MIN", plan.checkpoint_bytes_min)
     patch.setattr("seqtor.actors.journal.actor.Journal._last_checkpoint_bytes", lambda self: 0)
-    patch.setattr("seqtor.actors.journal.sqlite.WAL_PAGES", chance.choice((4, 12, 500)))
-    patch.setattr("seqtor.actors.journal.actor.TRIM_ROWS", chance.choice((2, 1000)))
-    with world.disk:
-        for _ in range(chance.choice((2, 4, 6))):
-            world.live(is_last=False)
-        world.live(is_last=True)
+    patch.setattr("seqtor.actors.journal.sqlite.WAL_PAGES", plan.wal_pages)
+    patch.setattr("seqtor.actors.journal.actor.TRIM_ROWS", plan.trim_rows)
+    try:
+        world.play()
+    finally:
+        played(plan._replace(lives=tuple(world.lived)))
     return world

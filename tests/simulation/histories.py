@@ -2,13 +2,16 @@
 
 Owns the worlds that are searched, and the search: every seed is a world, the explorer that orders it, and where it is hurt.
 Says how many histories were played, how much virtual time that is and how many actors and processes died; a history in which
-something does not hold, or that never ends, is printed with the command that plays it again.
+something does not hold is made small and told line by line, with the command that does it again; one that never ends, with
+that command.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import faulthandler
+import functools
 import gc
 import math
 import multiprocessing
@@ -33,32 +36,30 @@ from seqtor.actors.dispatchers.exploring import EXPLORERS
 from seqtor.actors.journal.actor import Journal
 from seqtor.actors.journal.memory import MemoryBackend
 from tests.leftovers import cleared
-from tests.simulation import disk_world, test_calls, test_cancels, test_coalescing, test_delays, test_effects
+from tests.simulation import test_calls, test_cancels, test_coalescing, test_delays, test_effects
 from tests.simulation.crash_world import TARGETS, survive
-from tests.simulation.mixed import mix_simulated, run_simulated
-from tests.simulation.systems.world import play_system
+from tests.simulation.disk_script import DISK
+from tests.simulation.mixed_script import MIXED
+from tests.simulation.shrinking import TRIES, Find, Script, made_small
+from tests.simulation.systems.world import SYSTEMS, play_system
 
-__all__ = ["WORLDS", "Search", "number_of", "play", "search", "search_on_cores", "world_of"]
+__all__ = [
+    "WORLDS", "Search", "find", "number_of", "play", "play_plan", "script_of", "search", "search_on_cores", "world_of",
+]  # fmt: skip
 
 World = Callable[[int, pytest.MonkeyPatch], object]
 Play = Callable[[int], None]
 KINDS = tuple(TARGETS)
-LATENESS = (0.0, 0.02, 0.0, 0.2)
 INTERLEAVING = (1.0, 0.0, 0.2, 1.0, 1.0)  # Of plain handlers; the other worlds choose for themselves.
+SHRUNK_MAX = 2  # So many of what a process finds are made small: that takes much longer than to find it.
 DISK_EVERY = 8  # Of so many histories, one more is on the simulated disk.
 HANGS_S = 300.0  # In real time; the longest take a few seconds, and a handler that stands is told after a minute.
 COLLECT_AFTER = 20_000  # Objects; each history leaves cycles, and to look for them as often as usual costs a tenth.
 
 
-def mixed(seed: int, _: pytest.MonkeyPatch) -> None:
+def mixed(seed: int, patch: pytest.MonkeyPatch) -> None:
     """Everything that a handler and a caller can choose, against the serial oracle."""
-    run_simulated(
-        mix_simulated(seed),
-        seed,
-        EXPLORERS[seed % len(EXPLORERS)],
-        LATENESS[seed % len(LATENESS)],
-        INTERLEAVING[seed % len(INTERLEAVING)],
-    )
+    MIXED.play(MIXED.plan(seed), patch, lambda _: None)
 
 
 def killed(seed: int, patch: pytest.MonkeyPatch) -> None:
@@ -96,6 +97,9 @@ WORLDS: tuple[World, ...] = (
 )  # fmt: skip
 
 
+SCRIPTS: dict[World, Script] = {systems: SYSTEMS, mixed: MIXED}  # Whose histories are data: they are made smaller.
+
+
 def world_of(seed: int) -> World:
     """The world that a seed plays."""
     return WORLDS[seed % len(WORLDS)]
@@ -113,15 +117,46 @@ def play(seed: int) -> None:
 
     Seeds below 0 are on the simulated disk.
     """
+    play_plan(seed, None, lambda _: None)
+
+
+@contextlib.contextmanager
+def _alone(seed: int) -> Iterator[pytest.MonkeyPatch]:
+    """The history of a seed is played inside, and leaves nothing behind."""
     chance = random.Random(seed)
     with cleared() as standing, pytest.MonkeyPatch.context() as patch:
         # What a journal is called goes into the ids of runs, and those into what handlers draw.
         patch.setattr(uuid, "uuid4", lambda: uuid.UUID(int=chance.getrandbits(128), version=4))
-        if seed < 0:
-            disk_world.play_lives(-1 - seed, patch)
-        else:
-            world_of(seed)(number_of(seed), patch)
+        yield patch
         assert not standing(), "these handlers stand somewhere for ever"
+
+
+def script_of(seed: int) -> tuple[Script | None, int]:
+    """The world of a seed as data, if its histories are data, and which of them this is."""
+    return (DISK, -1 - seed) if seed < 0 else (SCRIPTS.get(world_of(seed)), number_of(seed))
+
+
+def play_plan(seed: int, plan: Any, played: Callable[[Any], object]) -> None:
+    """Play the history of a seed as this plan says, or (None) as the seed does; `played` is called with what was played."""
+    script, number = script_of(seed)
+    with _alone(seed) as patch:
+        if script is None:
+            world_of(seed)(number, patch)
+        else:
+            script.play(script.plan(number) if plan is None else plan, patch, played)
+
+
+def find(seed: int, tries: int = TRIES, begins: Callable[[], None] = lambda: None) -> Find:
+    """The history of a seed that fails, made small with so many plays at most. Raises LookupError for one that holds.
+
+    `begins` is called before each play.
+    """
+
+    def play_once(plan: Any, played: Callable[[Any], object]) -> None:
+        begins()
+        play_plan(seed, plan, played)
+
+    return made_small(play_once, script_of(seed)[0], tries=tries)
 
 
 class Counted:
@@ -150,13 +185,26 @@ class Counted:
         patch.setattr(Actor, "_crash", crashed)
         patch.setattr(Supervisor, "start", started)
 
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """What is played meanwhile was counted already."""
+        happened, virtual_s = self.happened.copy(), self.virtual_s
+        try:
+            yield
+        finally:
+            self.happened, self.virtual_s = happened, virtual_s
+
 
 def search(
     seeds: Iterable[int],
     play_one: Play | None = None,
     begins: Callable[[int, Counted], None] = lambda seed, counted: None,
+    tries: int = TRIES,
 ) -> tuple[Counter[str], float]:
-    """Play them all; returns what has happened, and the virtual seconds. `begins` hears of each before it is played."""
+    """Play them all; returns what has happened, and the virtual seconds. The first few that fail are made small and told.
+
+    `begins` hears of each before it is played, whenever that is.
+    """
     with pytest.MonkeyPatch.context() as patch:
         counted = Counted(patch)
         for seed in seeds:
@@ -167,8 +215,22 @@ def search(
             except Exception as error:
                 counted.happened["found"] += 1
                 traceback.print_exc(limit=-6, file=sys.stdout)
+                if counted.happened["found"] <= SHRUNK_MAX:
+                    with counted.paused():
+                        print("\n".join(_told(seed, tries, functools.partial(begins, seed, counted))))
+                else:
+                    print("not made smaller: it is not among the first that were found; the command does it")
                 _tell_found(type(error).__name__, seed)
     return counted.happened, counted.virtual_s
+
+
+def _told(seed: int, tries: int, begins: Callable[[], None]) -> Iterator[str]:
+    try:
+        found = find(seed, tries, begins)
+    except LookupError:
+        yield "played again it holds: it depends on something else than its seed"
+    else:
+        yield from found.told()
 
 
 def _tell_found(what: str, seed: int) -> None:
@@ -183,6 +245,7 @@ class Search(NamedTuple):
     count: float = math.inf
     cores: int = 1
     hangs_s: float = HANGS_S
+    tries: int = TRIES
 
     def seeds(self, first: int) -> Iterator[int]:
         """Those of one process, from its first on; now and then one of the disk."""
@@ -220,7 +283,7 @@ def _part(tell: Connection, search_for: Search, number: int, first: int, play_on
         tell.send((seed, counted.happened, counted.virtual_s))
         faulthandler.dump_traceback_later(search_for.hangs_s, exit=True)  # Whatever its threads do.
 
-    happened, virtual_s = search(search_for.seeds(first), play_one, begins)
+    happened, virtual_s = search(search_for.seeds(first), play_one, begins, search_for.tries)
     faulthandler.cancel_dump_traceback_later()
     tell.send((None, happened, virtual_s))
 
@@ -256,16 +319,20 @@ def main() -> int:
     parser.add_argument("--histories", type=int, help="how many seeds to play")
     parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--seed", type=int, help="play this one only")
+    parser.add_argument("--no-shrink", action="store_true", help="tell what is found as it is, not made smaller")
     parser.add_argument("--cores", type=int, default=os.cpu_count() or 1)
     given = parser.parse_args()
+    tries = 0 if given.no_shrink else TRIES
     if given.seed is not None:
-        play(given.seed)
-        return 0
+        happened, _ = search([given.seed], tries=tries)
+        return 1 if happened["found"] else 0
     seconds = math.inf if given.histories else 600.0
     if given.seconds is not None:
         seconds = given.seconds
     count = math.inf if given.histories is None else given.histories
-    happened, virtual_s = search_on_cores(Search(given.first, time.monotonic() + seconds, count, given.cores))
+    happened, virtual_s = search_on_cores(
+        Search(given.first, time.monotonic() + seconds, count, given.cores, tries=tries)
+    )
     deaths = happened["processes"] - happened["histories"]
     print(
         f"{happened['histories']} histories from seed {given.first} on, {virtual_s / 3600:.1f} simulated hours, "

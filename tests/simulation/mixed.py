@@ -45,6 +45,7 @@ from tests.properties.language import FOREVER, KEYS, Execution, Steps, Stores, p
 from tests.simulation.dense import PRIORITIES, dense_program, dense_stores
 from tests.simulation.mixed_check import MixCheck
 from tests.simulation.mixed_kinds import REFS, Kind, Mixed, execute, joined, type_of
+from tests.simulation.telling import note
 
 # All but the serial order: `MixCheck` has an oracle that shares less with the runtime.
 WATCHED = tuple(name for name in CHECKERS if name != "serial order")
@@ -260,8 +261,10 @@ class MixDesk:
                 each = self.mix.handed[number]
                 submissions.append(self.system.submit(self.trigger(number), priority=each.priority, delay=each.delay))
                 give_way(each.gap)
-                if each.cancels is not None and submissions[each.cancels].cancel():
-                    cancelled.add(each.cancels)
+                if each.cancels is not None:
+                    note("cancel", submissions[each.cancels].id)
+                    if submissions[each.cancels].cancel():
+                        cancelled.add(each.cancels)
             try:
                 for submission in submissions[-count:]:
                     with suppress(Rejected, HandlerFailed, DeadlineExceeded, Cancelled):

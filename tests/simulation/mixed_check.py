@@ -126,8 +126,9 @@ class MixCheck:
             elif state is State.DEADLINE:
                 assert expected.state is State.DEADLINE, where
             else:
-                found = (expected.state, expected.result, error_key(expected.error))
-                assert (state, result, error_key(error)) == found, where
+                due = (expected.state, expected.result, error_key(expected.error))
+                found = (state, result, error_key(error))
+                assert found == due, f"{where}: {found} instead of {due}"
             check_record(run_record, state, error)
 
     def number(self, submission: Submission[Any]) -> int:

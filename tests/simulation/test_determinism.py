@@ -2,29 +2,16 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
+from tests.other_processes import printed
 from tests.simulation.histories import WORLDS
 from tests.simulation.trace import traced
 
-ROOT = Path(__file__).parents[2]
 SEEDS = 40
 
 
 def trace_hashes(hash_seed: str, module: str = "trace") -> list[str]:
     """The hashes of the traces, from a process with this hash seed."""
-    ran = subprocess.run(
-        [sys.executable, "-W", "error", "-m", f"tests.simulation.{module}", "0", str(SEEDS)],
-        env={**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])},
-        capture_output=True,
-        text=True,
-        check=True,
-        cwd=ROOT,
-    )
-    return ran.stdout.splitlines()
+    return printed(hash_seed, "-m", f"tests.simulation.{module}", "0", str(SEEDS)).splitlines()
 
 
 def test_the_same_seed_gives_the_same_trace_in_every_process_whatever_its_hash_seed() -> None:

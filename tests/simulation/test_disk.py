@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import os
-import subprocess
-import sys
 import uuid
-from pathlib import Path
 
 import pytest
 from loguru import logger
 
+from tests.other_processes import printed
 from tests.seeds import FACTOR, seeds
+from tests.simulation.disk_plan import DiskPlan
 from tests.simulation.disk_world import DiskWorld, play_lives
 from tests.simulation.planted import DISK_PLANTS, Plant
 
-ROOT = Path(__file__).parents[2]
 PLAYED_ELSEWHERE = 100_000
 HISTORIES_PER_TEST = 25
 HISTORIES_MAX = 60
@@ -55,8 +53,8 @@ def test_a_disk_that_lies_about_syncs_is_found(monkeypatch: pytest.MonkeyPatch) 
     """Nothing in the runtime can make up for it: who does not see this sees nothing."""
     make = DiskWorld.__init__
 
-    def lying(self: DiskWorld, seed: int) -> None:
-        make(self, seed)
+    def lying(self: DiskWorld, plan: DiskPlan) -> None:
+        make(self, plan)
         self.disk.lies = True
 
     monkeypatch.setattr(DiskWorld, "__init__", lying)
@@ -79,8 +77,8 @@ def traced(seed: int) -> str:
     operations = hashlib.sha256()
     make = DiskWorld.__init__
 
-    def watched(self: DiskWorld, seed: int) -> None:
-        make(self, seed)
+    def watched(self: DiskWorld, plan: DiskPlan) -> None:
+        make(self, plan)
         step = self.disk._step
 
         def note(files: object, kind: str, path: str, grows: int) -> None:
@@ -99,16 +97,6 @@ def traced(seed: int) -> str:
 
 def test_the_same_seed_gives_the_same_operations_in_every_process_whatever_its_hash_seed() -> None:
     program = "from tests.simulation.test_disk import traced\nfor seed in range(6): print(traced(seed))"
-    outputs = []
-    for hash_seed in ("1", "2"):
-        ran = subprocess.run(
-            [sys.executable, "-W", "error", "-c", program],
-            env={**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])},
-            capture_output=True,
-            text=True,
-            check=True,
-            cwd=ROOT,
-        )
-        outputs.append(ran.stdout.splitlines())
+    outputs = [printed(hash_seed, "-c", program).splitlines() for hash_seed in ("1", "2")]
     assert len(set(outputs[0])) == 6
     assert outputs[0] == outputs[1]

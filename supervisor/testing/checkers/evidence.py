@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from pydantic_core import from_json
 
+from seqtor.actors.stores.contract import StoreRef
 from seqtor.actors.submissions import Submission
 from seqtor.messages.commits import EndedRun
 from seqtor.messages.stores import StoreAccess
@@ -125,9 +126,13 @@ class Evidence:
         ended = self.ended.get(seq)
         return None if ended is None else ended.at
 
+    def store(self, index: int) -> StoreRef[Any]:
+        """The store that messages call so, as the first process had it that came so far."""
+        return next(ref for life in self.lives for ref in life.stores if ref.index == index)
+
     def store_name(self, index: int) -> str:
         """What the program calls a store."""
-        return next(ref.name for ref in self.lives[0].stores if ref.index == index)
+        return self.store(index).name
 
     def writers(self) -> dict[int, list[tuple[int, str]]]:
         """By store: which seq has written which key, in rising order."""

@@ -11,18 +11,19 @@ from collections.abc import Container, Sequence
 from typing import Any, NamedTuple, cast
 
 from seqtor.actors.committer import CommitOrder
+from seqtor.actors.committer.history import Change
 from seqtor.actors.journal.contract import Backend, Group, Opened
 from seqtor.actors.publications import Publication
 from seqtor.actors.stores.contract import StoreRef
 from seqtor.actors.submissions import Submission
 from seqtor.around import Watcher
 from seqtor.messages.commits import CommitRun
-from seqtor.messages.runs import RunsEnded, State
+from seqtor.messages.runs import AttemptConflict, RunsEnded, State
 from seqtor.messages.stores import StoreAccess
 from seqtor.system import Supervisor
 
-__all__ = ["Accepted", "Answered", "Appended", "Began", "EffectBegan", "Intent", "Life", "OpenedJournal", "OrderBegan",
-           "RunsTold"]  # fmt: skip
+__all__ = ["Accepted", "Answered", "Appended", "Began", "Conflicted", "EffectBegan", "Intent", "Life", "OpenedJournal",
+           "OrderBegan", "RunsTold"]  # fmt: skip
 
 
 class Life(Watcher):
@@ -51,12 +52,19 @@ class Life(Watcher):
         """Note what the order takes, from here on."""
         self.epoch = order.epoch
         self.notes.append(OrderBegan(self, order.epoch))
-        offer = order.offer
+        offer, conflict = order.offer, order._conflict
 
         def offered(intent: CommitRun) -> Any:
             return self._taken(intent, order, offer(intent))
 
+        def conflicted(intent: CommitRun, change: Change, **how: Any) -> None:
+            name = next((ref.name for ref in self.stores if ref.index == change.store), "*")
+            found = AttemptConflict(intent.attempt, name, change.key, change.writer_seq)
+            self.notes.append(Conflicted(self, intent.seq, found))
+            conflict(intent, change, **how)
+
         vars(order)["offer"] = offered  # Whatever else takes intents calls it.
+        vars(order)["_conflict"] = conflicted
 
     def _taken(self, intent: CommitRun, order: CommitOrder, refusal: object) -> object:
         if refusal is None:
@@ -119,6 +127,17 @@ class Intent(NamedTuple):
     accesses: tuple[StoreAccess, ...]
     outcome: State
     submission: Submission[Any]
+
+
+class Conflicted(NamedTuple):
+    """The committer has found that something which an attempt has read has changed: the run executes again.
+
+    Noted before the intent of that attempt, if it is found when that arrives.
+    """
+
+    life: Life
+    seq: int
+    conflict: AttemptConflict
 
 
 class RunsTold(NamedTuple):

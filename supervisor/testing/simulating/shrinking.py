@@ -12,9 +12,10 @@ from typing import TypeVar
 
 from seqtor.testing.simulating.plan import Plan
 
-__all__ = ["minimised", "shrink"]
+__all__ = ["Tries", "fewest", "minimised", "shrink"]
 
 PartT = TypeVar("PartT")
+PlanT = TypeVar("PlanT")
 
 
 class Tries:
@@ -52,26 +53,36 @@ def minimised(parts: Sequence[PartT], fails: Callable[[tuple[PartT, ...]], bool]
     return left
 
 
+def fewest(
+    parts: Sequence[PartT],
+    with_only: Callable[[tuple[PartT, ...]], PlanT],
+    fails: Callable[[PlanT], bool],
+    tries: Tries,
+) -> PlanT:
+    """The plan with as few of the parts as `minimised` finds: `with_only` gives the one that has these and no others."""
+    return with_only(minimised(parts, lambda kept: fails(with_only(kept)), tries))
+
+
 def shrink(plan: Plan, fails: Callable[[Plan], frozenset[int] | None], tries: int) -> Plan:
     """A smaller plan that fails as well. `fails` plays one, and says in which steps it switched, or None: it holds."""
     budget = Tries(tries)
 
-    def fewer_triggers() -> Plan:
-        kept = minimised(plan.handed, lambda each: fails(plan._replace(handed=each)) is not None, budget)
-        return plan._replace(handed=kept)
+    def still_fails(smaller: Plan) -> bool:
+        return fails(smaller) is not None
 
-    faults = minimised(plan.faults, lambda each: fails(plan._replace(faults=each)) is not None, budget)
-    plan = plan._replace(faults=faults)
+    def fewer_triggers() -> Plan:
+        return fewest(plan.handed, lambda kept: plan._replace(handed=kept), still_fails, budget)
+
+    plan = fewest(plan.faults, lambda kept: plan._replace(faults=kept), still_fails, budget)
     plan = fewer_triggers()
     plan = _plainer(plan, fails, budget)
     switches = fails(plan)
     if switches:
         explicit = plan._replace(switches=switches)
         if fails(explicit) is not None:
-            kept = minimised(
-                sorted(switches), lambda kept: fails(plan._replace(switches=frozenset(kept))) is not None, budget
+            plan = fewest(
+                sorted(switches), lambda kept: explicit._replace(switches=frozenset(kept)), still_fails, budget
             )
-            plan = plan._replace(switches=frozenset(kept))
             plan = fewer_triggers()  # With fewer switches fewer may do.
     return plan
 

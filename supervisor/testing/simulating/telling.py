@@ -16,12 +16,14 @@ from seqtor.actors.submissions import Submission
 from seqtor.messages.events import OURS
 from seqtor.messages.runs import RunsEnded, State
 from seqtor.messages.stores import StoreAccess
+from seqtor.messages.triggers import Priority
 from seqtor.testing.checkers.evidence import Ended, Evidence
 from seqtor.testing.checkers.watching import (
     Accepted,
     Answered,
     Appended,
     Began,
+    Conflicted,
     EffectBegan,
     Intent,
     OrderBegan,
@@ -29,7 +31,7 @@ from seqtor.testing.checkers.watching import (
 )
 from seqtor.testing.simulating.playing import Injected, Played
 
-__all__ = ["told"]
+__all__ = ["Story", "cut", "told"]
 
 TEXT_MAX = 160
 ENDS_IN = {State.RUNNING: "was given up", State.COMMITTED: "wants to commit"}
@@ -50,12 +52,15 @@ def told(played: Played) -> Iterator[str]:
 
 
 class Story:
-    """What has been told so far."""
+    """What has been told so far; `all_triggers`: of the runtime's own, too. `names` are what runs are called, by ids."""
 
-    def __init__(self, evidence: Evidence) -> None:
+    def __init__(self, evidence: Evidence, *, all_triggers: bool = False) -> None:
         self._evidence = evidence
+        self._all_triggers = all_triggers
         self._writers = evidence.writers()
-        self._names: dict[str, str] = {}  # Of runs: what is short and tells them apart.
+        self.names: dict[str, str] = {}
+        self._executed: set[tuple[int, int, int]] = set()  # Attempts that were told, by process and seq.
+        self._conflicts: dict[tuple[int, int, int], list[str]] = {}  # What is to be told behind them.
 
     def lines(self, note: Any) -> Iterator[str]:
         """What one note says, if it says anything."""
@@ -69,6 +74,9 @@ class Story:
             yield from self._accepted(note)
         elif isinstance(note, Intent):
             yield from self._intent(note)
+            attempt = (note.life.number, note.seq, note.attempt)
+            self._executed.add(attempt)
+            yield from self._conflicts.pop(attempt, ())
         elif isinstance(note, RunsTold):
             yield from self._ended(note.message)
         elif isinstance(note, Appended) and note.group.commits:
@@ -76,23 +84,51 @@ class Story:
             yield f"   durable: seq {seqs}"
         elif isinstance(note, EffectBegan):
             yield f"   seq {note.seq}: effect {note.number} is carried out"
-        elif isinstance(note, Answered) and not _is_ours(note.submission):
-            yield f"   {self._name(note.run)} is answered: {note.state.value}"
+        elif isinstance(note, Conflicted):
+            attempt = (note.life.number, note.seq, note.conflict.attempt)
+            if attempt in self._executed:
+                yield self._conflicted(note)
+            else:  # It is told behind what it is about.
+                self._conflicts[attempt] = [self._conflicted(note)]
+        elif isinstance(note, Answered) and self._is_told(note.submission):
+            yield f"   {self.name(note.run)} is answered: {note.state.value}"
+
+    @staticmethod
+    def _conflicted(note: Conflicted) -> str:
+        _, store, key, writer = note.conflict
+        what = "something" if store == "*" else f"{store}[{key!r}]"
+        by = "" if writer is None else f" by seq {writer}"
+        return f"   seq {note.seq} attempt {note.conflict.attempt} has read {what}, which was changed{by}: it executes again"
+
+    def _is_told(self, submission: Submission[Any]) -> bool:
+        return self._all_triggers or not submission.trigger.trigger_name.startswith(OURS)
 
     def _accepted(self, note: Accepted) -> Iterator[str]:
-        if _is_ours(note.submission) or note.run in self._names:
+        submission = note.submission
+        if not self._is_told(submission) or note.run in self.names:
             return
-        cause = note.submission.cause
-        by = f", by {self._name(cause)}" if cause is not None else ""
-        yield f"   {self._name(note.run)} is handed in{by}: {_cut(repr(note.submission.trigger))}"
+        about = "".join(f", {each}" for each in self._circumstances(submission))
+        yield f"   {self.name(note.run)} is handed in{about}: {cut(repr(submission.trigger))}"
 
-    def _name(self, run: str) -> str:
-        return self._names.setdefault(run, f"#{len(self._names) + 1}")
+    def _circumstances(self, submission: Submission[Any]) -> Iterator[str]:
+        """By whom it is handed in, and how, where that is not the ordinary way."""
+        if submission.cause not in (None, submission.id):
+            yield f"by {self.name(submission.cause)}"
+        if submission.key is not None:
+            yield f"under the key {submission.key!r}"
+        if submission.priority != Priority.NORMAL:
+            yield f"as {Priority(submission.priority).name}"
+        if submission.due is not None:
+            yield f"to run {submission.due - submission.submitted_at:g} s later"
+
+    def name(self, run: str) -> str:
+        """What a run is called here, from its first mention on."""
+        return self.names.setdefault(run, f"#{len(self.names) + 1}")
 
     def _intent(self, intent: Intent) -> Iterator[str]:
         end = ENDS_IN.get(intent.outcome, f"ends as {intent.outcome.value}")
         yield (
-            f"   seq {intent.seq} attempt {intent.attempt} ({self._name(intent.submission.id)}) has executed on the state "
+            f"   seq {intent.seq} attempt {intent.attempt} ({self.name(intent.submission.id)}) has executed on the state "
             f"after seq {intent.snapshot_seq}, and {end}"
         )
         for access in intent.accesses:
@@ -125,17 +161,17 @@ class Story:
         return self._evidence.ended[seqs[-1]] if seqs else None
 
     def _value(self, store: int, key: str, op: Any) -> str:
-        ref = next(ref for ref in self._evidence.lives[0].stores if ref.index == store)
+        spec = self._evidence.store(store).spec
         try:
-            return _cut(json.dumps(from_json(ref.spec.op_json(key, op)), ensure_ascii=False))
+            return cut(json.dumps(from_json(spec.op_json(key, op)), ensure_ascii=False))
         except Exception:  # A delta, or an intent that could not be resolved: it has no form of its own.
-            return _cut(to_json(op, fallback=lambda _: "...").decode())
+            return cut(to_json(op, fallback=lambda _: "...").decode())
 
     def _ended(self, message: RunsEnded) -> Iterator[str]:
         for ended in message.runs:
             why = "" if ended.error is None else f" ({type(ended.error).__name__}: {ended.error})"
-            result = f", result {_cut(repr(ended.result))}" if ended.result is not None else ""
-            yield f"   seq {ended.seq} ({self._name(ended.submission.id)}) {ended.state.value}{_cut(why)}{result}"
+            result = f", result {cut(repr(ended.result))}" if ended.result is not None else ""
+            yield f"   seq {ended.seq} ({self.name(ended.submission.id)}) {ended.state.value}{cut(why)}{result}"
             yield from self._written(ended.writes)
 
     def _written(self, writes: Sequence[tuple[int, Sequence[Any]]]) -> Iterator[str]:
@@ -145,9 +181,6 @@ class Story:
                 yield f"      wrote  {self._evidence.store_name(store)}[{write.key!r}] = {value}"
 
 
-def _is_ours(submission: Submission[Any]) -> bool:
-    return submission.trigger.trigger_name.startswith(OURS)
-
-
-def _cut(text: str) -> str:
+def cut(text: str) -> str:
+    """As much of a text as fits into a line."""
     return text if len(text) <= TEXT_MAX else f"{text[:TEXT_MAX]}..."

@@ -175,7 +175,7 @@ def _require_effects(played: Playing, records: list[CommitRecord]) -> None:
     assert carried == released, "every effect was carried out, and no other"
     replied = [str(record.trigger.payload["key"]) for record in records if record.trigger.type == "Replied"]  # type: ignore[index,call-overload]
     assert sorted(replied) == sorted(outside.replied), "what an effect returned is submitted exactly once"
-    if played.plan.lives == 1 and not played.crashes:
+    if played.made.life == 0 and not played.crashes:
         assert all(count == 1 for count in outside.calls.values()), "a call is made once"
 
 

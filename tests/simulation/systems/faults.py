@@ -25,7 +25,7 @@ from seqtor.actors.stores.folder import Folder
 from seqtor.actors.stores.table_rows import Rows
 from seqtor.messages import catalogue
 
-__all__ = ["TWICE", "Crashes", "Repeats", "SetClock", "Troubles", "crash_any"]
+__all__ = ["TWICE", "Crashes", "Repeats", "SetClock", "Troubles", "actors_of", "crash"]
 
 KILLED = "on_stop() takes"  # What a killed actor says.
 STANDS = re.compile(r"Twice: (the second\b(?! actor| run\b)|harmless|ignored|nothing|refused|fenced)")
@@ -106,23 +106,29 @@ class Crashes:
     """Watches who crashes; `unasked` are those whom nobody has killed."""
 
     def __init__(self, patch: pytest.MonkeyPatch) -> None:
-        self.unasked: list[str] = []
+        self.unasked: list[tuple[str, BaseException]] = []
         crash = Actor._crash
 
         def crashed(actor: Actor, reply_to: Any) -> None:
             error = sys.exc_info()[1]
-            if KILLED not in str(error):
-                self.unasked.append(f"{actor}: {error!r}")
+            if error is not None and KILLED not in str(error):
+                self.unasked.append((str(actor), error))
             crash(actor, reply_to)
 
         patch.setattr(Actor, "_crash", crashed)
 
 
-def crash_any(system: Supervisor, chance: random.Random) -> None:
-    """Make one of the runtime's actors crash at its next message: of the core, a store, the journal, or beside them."""
+def actors_of(system: Supervisor) -> dict[str, Any]:
+    """The runtime's actors by name: of the core, beside it, the stores, the journal."""
     running: Any = system._running
-    beside = [running.schedules.ref, running._effects.ref, running.reactions.ref]
-    journal = [] if running.journal is None else [running.journal.ref]
-    refs = [each for each in [*running._path.refs, *beside, *running._cell_refs, *journal] if each is not None]
-    ref = chance.choice(refs)
-    ref.actor_inbox.put(ProxyCall(attr_path=("on_stop",), args=("one too many",), kwargs={}))
+    core = zip(("committer", "coordinator", "sequencer"), running._path.refs, strict=True)
+    beside = {"scheduler": running.schedules.ref, "effects": running._effects.ref, "reactor": running.reactions.ref}
+    cells = {f"store {ref.name}": cell for ref, cell in zip(running._stores, running._cell_refs, strict=True)}
+    journal = {} if running.journal is None else {"journal": running.journal.ref}
+    found = {**dict(core), **beside, **cells, **journal}
+    return {name: ref for name, ref in found.items() if ref is not None}
+
+
+def crash(actor: Any) -> None:
+    """Make an actor crash at its next message."""
+    actor.actor_inbox.put(ProxyCall(attr_path=("on_stop",), args=("one too many",), kwargs={}))

@@ -27,24 +27,20 @@ class Edits:
     def __init__(self, plan: Plan, place: Path) -> None:
         self.place = place
         self.places = tuple(name for name in plan.stores if name in ("files", "rows"))
-        self._edits = plan.edits
         self._number = EDITOR
         self.newest: dict[tuple[str, str], str | None] = {}
 
-    def make(self, chance: random.Random) -> None:
-        """Somebody writes to a file or a row, or deletes one."""
-        if not self.places:
-            return
+    def draw(self, chance: random.Random) -> tuple[str, str, str | None]:
+        """What somebody does next: the store, the key, and the content, or None for a deletion."""
         store, key = chance.choice(self.places), chance.choice(KEYS)
         self._number += 1
         content = None if chance.random() < 0.2 else f"{chance.randrange(40)} {self._number}"
-        if (self._edit_file if store == "files" else self._edit_row)(key, content):
-            self.newest[store, key] = content
+        return store, key, content
 
-    def while_down(self, chance: random.Random) -> None:
-        """Now and then while no process is there."""
-        if self._edits and chance.random() < 0.5:
-            self.make(chance)
+    def make(self, store: str, key: str, content: str | None) -> None:
+        """Somebody writes to a file or a row, or deletes one."""
+        if store in self.places and (self._edit_file if store == "files" else self._edit_row)(key, content):
+            self.newest[store, key] = content
 
     def _edit_file(self, key: str, content: str | None) -> bool:
         path = self.place / "files" / key

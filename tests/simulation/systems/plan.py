@@ -1,6 +1,7 @@
 """A whole system, drawn from one integer: its stores, handlers, programs, reactions, schedules, settings, and its fate.
 
-Everything that is random about a system but what is done to it while it runs. Two plans of the same integer are equal.
+Everything that is random about a system but what is done to it while it runs, which `Playing` draws and adds. Two plans of
+the same integer are equal.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from typing import Any, NamedTuple
 
 from tests.simulation.systems.programs import CODES, Steps, draw_steps
 
-__all__ = ["DEADLINE_S", "Handling", "Plan", "Program", "ReactionPlan", "SchedulePlan", "draw"]
+__all__ = ["DEADLINE_S", "Deed", "Handling", "Plan", "Program", "ReactionPlan", "SchedulePlan", "draw"]
 
 # Shortly before the clocks of Berlin are set forward, shortly before they are set back, and any time.
 STARTS_S = (1_774_742_400.0, 1_793_116_800.0, 1_700_000_000.0)
@@ -65,8 +66,15 @@ class SchedulePlan(NamedTuple):
     later: dict[str, Any] | None
 
 
+class Deed(NamedTuple):
+    """Something that is done to a system while it runs: what, and to whom and how."""
+
+    what: str
+    given: tuple[Any, ...]
+
+
 class Plan(NamedTuple):
-    """One system."""
+    """One system, and what is done to it (None: that is drawn while it is played)."""
 
     seed: int
     stores: tuple[str, ...]
@@ -89,6 +97,7 @@ class Plan(NamedTuple):
     slow_store: float  # The chance that a store is away when it is asked.
     horizon: int | None
     fold: bool  # Whether what is derived is folded.
+    deeds: tuple[Deed, ...] | None = None
 
 
 def draw(seed: int, roots: int) -> Plan:
