@@ -38,7 +38,7 @@ from seqtor.messages.runs import (
 )
 
 if TYPE_CHECKING:
-    from seqtor.actors.dispatchers.contract import Timers
+    from seqtor.actors.dispatchers.contract import Cancellable, Timers
     from seqtor.actors.handlers import Handler
     from seqtor.actors.submissions import Submission
 
@@ -80,6 +80,7 @@ class Sequencer(Actor):
         self._pace = pace or Pace()
         self._timers = timers
         self._token_at = math.inf  # When the timer fires that is set for a rate.
+        self._token_timer: Cancellable | None = None
         self._waiting = WaitingTriggers(buckets)
         self._ended_count = ledger.told.ended
         self._durable_count = ledger.durable_count if journaled else math.inf
@@ -219,7 +220,7 @@ class Sequencer(Actor):
         return True
 
     def on_token_due(self, _: TokenDue) -> None:
-        self._token_at = math.inf
+        self._forget_timer()
 
     def on_get_stats(self, message: GetStats) -> None:
         self.on_batch_end()  # What could be numbered is, before it is counted.
@@ -261,8 +262,15 @@ class Sequencer(Actor):
             return
         at = self._clock.monotonic() + next_s
         if at < self._token_at:
+            self._forget_timer()
             self._token_at = at
-            self._timers.call_after(next_s, lambda: self.tell_self(TokenDue()))
+            self._token_timer = self._timers.call_after(next_s, lambda: self.tell_self(TokenDue()))
+
+    def _forget_timer(self) -> None:
+        """There is one at most: each that fires sets another, so that one too many would never end."""
+        if self._token_timer is not None:
+            self._token_timer.cancel()
+        self._token_timer, self._token_at = None, math.inf
 
     @property
     def _is_anything_outside(self) -> bool:

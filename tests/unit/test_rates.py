@@ -13,6 +13,8 @@ from seqtor import Bundle, Overloaded, Priority, RegistrationError, State, Super
 from seqtor.actors import SimulatedDispatchers
 from seqtor.actors.journal.memory import MemoryBackend
 from seqtor.actors.rates import Bucket, Pace
+from seqtor.actors.sequencer.actor import Sequencer
+from seqtor.messages.runs import TokenDue
 from tests.programs import WAIT_S, threaded
 
 START_S = 1_700_000_000.0
@@ -22,6 +24,10 @@ class Slow(Trigger[float]):
     """Has a rate; answers when it had its seq."""
 
     number: int = 0
+
+
+class Fast(Trigger[None]):
+    """Has a higher one."""
 
 
 class Other(Trigger[float]):
@@ -101,6 +107,37 @@ def test_a_system_without_work_sets_no_timer_for_a_rate() -> None:
         while dispatchers._pass_time():
             dispatchers.run_to_rest()
         assert dispatchers.clock.monotonic() < 5
+
+
+@pytest.mark.parametrize("twice", [False, True])
+def test_there_is_one_timer_however_often_an_earlier_token_is_waited_for(
+    twice: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    system, dispatchers = make(rate=0.5)
+    due: list[float] = []
+    on_token_due = Sequencer.on_token_due
+
+    def noted(sequencer: Sequencer, message: TokenDue) -> None:
+        due.append(dispatchers.clock.monotonic())
+        on_token_due(sequencer, message)
+        if twice and len(due) % 3 == 0:
+            sequencer.tell_self(message)
+
+    monkeypatch.setitem(Sequencer._methods, TokenDue, noted)
+
+    @system.on(Fast, rate=10.0)
+    def fast(trigger: Fast, tx: Transaction) -> None: ...
+
+    with system:
+        slow = [system.submit(Slow(number=number)) for number in range(40)]
+        for _ in range(20):
+            system.submit_many([Fast()] * 3)
+            dispatchers.run_for(3.0)
+        before = len(due)
+        dispatchers.run_for(10.0)
+        assert len(due) - before <= (5 + 1) * (2 if twice else 1), "one for each token"
+        for each in slow:
+            each.result(WAIT_S)
 
 
 def test_a_crash_of_the_core_makes_no_burst() -> None:
