@@ -139,7 +139,7 @@ class Journal(Actor):
         self.failure: BaseException | None = None  # The medium's, which is final.
         self._trimming: CheckpointInfo | None = None
         self._accepted: deque[Submission[Any]] = deque()  # They may need a row; the oldest first.
-        self._ended_without_seq: set[str] = set()  # Runs that must not get a row any more, though no seq tells so.
+        self._without_row: set[str] = set()  # Runs that must not get a row any more, though no seq tells so.
         self._open = OpenRuns()  # What is on disk and has not ended, for the next checkpoint.
         self._intake_due = False  # Somebody waits for the rows: all are written.
         self._intake_waited = False  # They have waited long enough: some are written.
@@ -228,7 +228,7 @@ class Journal(Actor):
             if self._intake_due or is_in_a_record or submission.id in self._open.submissions:
                 self._ending.append((submission, message.ended_at))
             else:
-                self._ended_without_seq.add(submission.id)
+                self._without_row.add(submission.id)
 
     def on_runs_ended(self, message: RunsEnded) -> None:
         told, runs = self._told, message.runs
@@ -257,8 +257,8 @@ class Journal(Actor):
         through = self._told.through
         while accepted and (((seq := accepted[0].seq) and seq <= through) or self._needs_no_row(accepted[0])):
             accepted.popleft()
-        if len(self._ended_without_seq) > max(ENDED_MAX, 2 * len(accepted)):
-            self._ended_without_seq.intersection_update([each.id for each in accepted])
+        if len(self._without_row) > max(ENDED_MAX, 2 * len(accepted)):
+            self._without_row.intersection_update([each.id for each in accepted])
         if self._runs or self._entries or self._ending or self._intake_due or (self._intake_waited and accepted):
             self._write_group()
         if accepted and not self._intake_timed:
@@ -317,6 +317,8 @@ class Journal(Actor):
                     or ended.state is not State.COMMITTED
                 ):
                     open_work.ended(ended, message.ended_at)
+                    if ended.state is State.RETRYING:  # From here on its seq is that of the retry.
+                        self._without_row.update(each.id for each in (ended.submission, *ended.submission.absorbed))
                 if ended.submission.origin is not None:
                     open_work.resubmits(ended.submission)
                 if open_work.reactions.kinds:
@@ -325,7 +327,7 @@ class Journal(Actor):
             open_work.sequenced[record.seq] = record
         for submission, ended_at in ending:
             open_work.ended_without_seq(submission, self._written.last, ended_at)
-            self._ended_without_seq.add(submission.id)
+            self._without_row.add(submission.id)
         self._position += len(entries)
         self._bytes += size + sum(len(entry.body) for entry in entries)
         if commits:
@@ -430,7 +432,7 @@ class Journal(Actor):
         seq = submission.seq
         if seq is not None and self._told.has(seq):
             return True
-        return submission.id in self._open.submissions or submission.id in self._ended_without_seq
+        return submission.id in self._open.submissions or submission.id in self._without_row
 
     def _answer(self) -> None:
         """Answer who waits for what is durable now."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -201,3 +202,48 @@ def test_a_journal_that_holds_retries_is_verified() -> None:
         assert first.retry is not None
         assert (first.retry.run, first.retry.due) == (second.run, first.ended_at)
         assert report.chain == backend._commits[-1].chain.hex()
+
+
+class Agent(Trigger[None]):
+    """Takes long, outside of the order."""
+
+
+class Twice(Trigger[None]):
+    """Fails at once, and takes its time when it is tried again."""
+
+
+@pytest.mark.parametrize("dies", [False, True])
+@pytest.mark.parametrize("coalesce", [None, lambda _: "all"])
+def test_a_trigger_whose_retry_is_under_way_is_not_accepted_once_more(
+    coalesce: Any, dies: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rows of many that were accepted before it are written meanwhile; then its own turn comes."""
+    monkeypatch.setattr(actor, "CHECKPOINT_BYTES_MIN", 1)
+    backend, executed = MemoryBackend(), list[int]()
+
+    def made() -> Supervisor:
+        system = Supervisor(backend, dispatchers=lambda _: SimulatedDispatchers(7))
+
+        @system.on(Agent, sequence="completion")
+        async def agent(trigger: Agent, tx: Transaction) -> None:
+            await asyncio.sleep(100)
+
+        @system.on(Twice, retry=Retry(2, backoff=0.0), coalesce=coalesce)
+        async def twice(trigger: Twice, tx: Transaction) -> None:
+            executed.append(tx.seq)
+            if len(executed) == 1:
+                raise LookupError("not yet")
+            await asyncio.sleep(1)
+
+        return system
+
+    system = made().start()
+    system.submit_many([*[Agent()] * 100, *[Twice()] * (1 if coalesce is None else 2)])
+    world_of(system).run_for(0.5 if dies else 200)
+    assert len(executed) == 2
+    leave(system, backend, dies=dies)
+    with made() as system:
+        world_of(system).run_for(200)
+        states = [record.state for record in system.commits(oldest_first=True) if record.trigger.type == "Twice"]
+        assert states == [State.RETRYING, State.COMMITTED]
+        assert system.stats().committed_through == 102
