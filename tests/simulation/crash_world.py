@@ -9,7 +9,7 @@ import asyncio
 import random
 import threading
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
 
 import pytest
@@ -45,6 +45,8 @@ from seqtor.actors.stores.cell import StoreCell
 from seqtor.testing import watch
 from tests.programs import WAIT_S
 from tests.simulation.crashes import Crash, CrashBase, crashing
+from tests.simulation.deeds import Deed, add
+from tests.simulation.telling import note
 
 __all__ = ["CRASHES", "OFTEN", "TARGETS", "CrashWorld", "at_rest", "survive"]
 
@@ -172,6 +174,7 @@ class CrashWorld:
         self.system = system
         self._chance = random.Random(seed)
         self.submissions: list[Submission[Any]] = []
+        self._by_number: dict[int, Submission[Any]] = {}
         self.cancelled: set[Submission[Any]] = set()
         self.calls: Counter[str] = Counter()
         self.tries: Counter[int] = Counter()
@@ -267,6 +270,11 @@ class CrashWorld:
 
     def submit(self, count: int) -> None:
         """Hand in so many more triggers."""
+        for deed in self.draw(count):
+            self.do(deed)
+
+    def draw(self, count: int) -> Iterator[Deed]:
+        """Hand in so many more triggers; each is drawn when the one before it was done."""
         chance = self._chance
         for _ in range(count):
             number = len(self.submissions)
@@ -276,12 +284,21 @@ class CrashWorld:
                  Flaky(key=key), Put(value=chance.randrange(10)), Advise(key=key, number=number),
                  Inquire(key=key, number=number), Gather(key=key), Newest(key=key)]
             )  # fmt: skip
-            delay = chance.choice(DELAYS) if chance.random() < 0.2 else None
-            self.submissions.append(self.system.submit(trigger, delay=delay))
+            yield Deed("hand in", (number, trigger, chance.choice(DELAYS) if chance.random() < 0.2 else None))
             if chance.random() < 0.15:
-                taken_back = chance.choice(self.submissions[-4:])
-                if taken_back.cancel():
-                    self.cancelled.add(taken_back)
+                yield Deed("take back", (chance.choice([*self._by_number][-4:]),))
+
+    def do(self, deed: Deed) -> None:
+        """Hand in a trigger, or take one back that was."""
+        number, *how = deed.given
+        if deed.what == "hand in":
+            self._by_number[number] = submission = self.system.submit(how[0], delay=how[1])
+            self.submissions.append(submission)
+        elif number in self._by_number:
+            taken_back = self._by_number[number]
+            note("take back", taken_back.id)
+            if taken_back.cancel():
+                self.cancelled.add(taken_back)
 
     def results(self) -> list[Any]:
         """Wait for all answers."""
@@ -370,23 +387,35 @@ def survive(
     patch: pytest.MonkeyPatch,
     explorer: Callable[[random.Random], Explorer] = RandomWalk,
     interleaving: float = 1.0,
+    lateness: float | None = None,
+    given: Sequence[Deed] | None = None,
+    done: list[Deed] | None = None,
 ) -> int:
-    """Play a world in which actors of a kind are killed at any line; returns how many were."""
+    """Play a world in which actors of a kind are killed at any line; returns how many were.
+
+    What is done is drawn, or `given`; it is noted in `done`. `lateness`: None, as the seed says.
+    """
+    late = 0.05 * (seed % 2) if lateness is None else lateness
     with crashing(patch) as crashes:
-        chance = random.Random(seed)
         dispatchers = SimulatedDispatchers(
-            seed, steps_max=STEPS_MAX, lateness=0.05 * (seed % 2), explorer=explorer, interleaving=interleaving
+            seed, steps_max=STEPS_MAX, lateness=late, explorer=explorer, interleaving=interleaving
         )
         system = Supervisor(backend, dispatchers=lambda _: dispatchers, settings=OFTEN)
         noted = watch(system)
         world = CrashWorld(system, seed)
         with system:
-            for _ in range(CRASHES):
-                error = chance.choice([Crash, CrashBase])
-                crashes.plan(kind, TARGETS[kind], int(chance.expovariate(1 / 150)), None, error)
-                world.submit(8)
-                for _ in range(chance.randrange(200)):
-                    dispatchers.step()
+            for deed in _drawn(world, random.Random(seed)) if given is None else given:
+                if done is not None:
+                    add(done, deed)
+                if deed.what == "kill":
+                    lines, error = deed.given
+                    note(f"after {lines} more lines of its code {kind.__name__} is killed")
+                    crashes.plan(kind, TARGETS[kind], lines, None, error)
+                elif deed.what == "step":
+                    for _ in range(deed.given[0]):
+                        dispatchers.step()
+                else:
+                    world.do(deed)
             results = world.results()
             rests = 0
             while rests < 3:
@@ -396,3 +425,13 @@ def survive(
             world.check(results, happened if kind is Journal else 0)
             noted.check()
         return happened
+
+
+def _drawn(world: CrashWorld, chance: random.Random) -> Iterator[Deed]:
+    """What is done to a world, drawn while it is done."""
+    for _ in range(CRASHES):
+        error = chance.choice([Crash, CrashBase])
+        yield Deed("kill", (int(chance.expovariate(1 / 150)), error))
+        yield from world.draw(8)
+        for _ in range(chance.randrange(200)):
+            yield Deed("step", (1,))

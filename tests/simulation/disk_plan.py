@@ -11,9 +11,10 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from seqtor.testing import faults
+from tests.simulation.deeds import Deed
 
 __all__ = [
-    "ACTORS_CRASH_AT", "DISK_ERRORS_AT", "NOTHING", "Deed", "DiskPlan", "Life", "draw_deeds", "draw_life", "draw_settings",
+    "ACTORS_CRASH_AT", "DISK_ERRORS_AT", "NOTHING", "DiskPlan", "Life", "draw_deeds", "draw_life", "draw_settings",
 ]  # fmt: skip
 
 KEYS = ("a", "b", "deep/c", "deep/er/d")
@@ -22,18 +23,14 @@ ACTORS_CRASH_AT = ("journal.append.before", "journal.append.after", "journal.che
 DISK_ERRORS_AT = tuple(each for each in faults.POINTS if each.startswith(("files.", "export.")))
 
 
-class Deed(NamedTuple):
-    """What is done: "save" (number, key, other, deletes), "ask for acceptance" (number), "step" (how many)."""
-
-    what: str
-    given: tuple[Any, ...]
-
-
 NOTHING = Deed("nothing", ())
 
 
 class Life(NamedTuple):
-    """One life. `ends_at`: at which operation of the disk it ends, and whether the power fails then."""
+    """One life. `ends_at`: at which operation of the disk it ends, and whether the power fails then.
+
+    Deeds are "save" (number, key, other, deletes), "ask for acceptance" (number) and "step".
+    """
 
     ends_at: tuple[int, bool] | None = None
     trouble: Deed = NOTHING

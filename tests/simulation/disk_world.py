@@ -27,10 +27,10 @@ from seqtor.messages import OutsideEdit
 from seqtor.messages.errors import JournalCorrupted, OutcomeUnknown, SeqtorError
 from seqtor.testing import faults
 from seqtor.testing.disk import SimulatedDisk
+from tests.simulation.deeds import Deed, add
 from tests.simulation.disk_plan import (
     ACTORS_CRASH_AT,
     DISK_ERRORS_AT,
-    Deed,
     DiskPlan,
     Life,
     draw_deeds,
@@ -80,17 +80,15 @@ class Crash(Exception):
 
 
 class DiskWorld:
-    """One history. `told` is what was answered, by number: the seq; `sent` what effects told the outside, by key.
-
-    `lived` are the lives so far, as they were drawn or given.
-    """
+    """One history. `told` is what was answered, by number: the seq; `sent` what effects told the outside, by key."""
 
     def __init__(self, plan: DiskPlan) -> None:
         self.chance = random.Random(f"disk:{plan.seed}")
         draw_settings(self.chance)
         self.plan = plan
         self.seed = plan.seed
-        self.lived: list[Life] = []
+        self._lived: list[Life] = []
+        self._done: list[list[Deed]] = []  # In each of these lives.
         self.disk = SimulatedDisk(PLACE, seed=plan.seed)
         self.saves: dict[int, Save] = {}
         self.told: dict[int, int] = {}
@@ -99,6 +97,11 @@ class DiskWorld:
         self.lives = 0
         self.ended_s = 0.0
         self.errors_before = 0
+
+    @property
+    def lived(self) -> tuple[Life, ...]:
+        """The lives so far, as they were drawn or given."""
+        return tuple([life._replace(deeds=tuple(done)) for life, done in zip(self._lived, self._done, strict=True)])
 
     # The program -------------------------------------------------------------------------------------------------------
 
@@ -163,7 +166,8 @@ class DiskWorld:
         registered = set(ActorRegistry.get_all())
         is_broken = False
         if life is not None:
-            self.lived.append(life)
+            self._lived.append(life)
+            self._done.append([])
         try:
             with contextlib.ExitStack() as stack:
                 if life is not None:
@@ -192,8 +196,8 @@ class DiskWorld:
     def _draws(self, name: str, is_drawn: bool, often: float) -> bool:
         """What this life says, or what is drawn and noted in it now."""
         if is_drawn:
-            self.lived[-1] = self.lived[-1]._replace(**{name: self.chance.random() < often})
-        return bool(getattr(self.lived[-1], name))
+            self._lived[-1] = self._lived[-1]._replace(**{name: self.chance.random() < often})
+        return bool(getattr(self._lived[-1], name))
 
     def _hurt(self, life: Life, stack: contextlib.ExitStack) -> None:
         """Have go wrong what goes wrong in this life."""
@@ -294,17 +298,11 @@ class DiskWorld:
     def _deeds(self) -> Iterator[Deed]:
         """What is done in this life: as it says, or as it is drawn, and noted."""
         if self.plan.lives is not None:
-            yield from self.lived[-1].deeds
+            self._done[-1] += self._lived[-1].deeds
+            yield from self._lived[-1].deeds
             return
         for deed in draw_deeds(self.chance, len(self.saves)):
-            life = self.lived[-1]
-            deeds = life.deeds
-            if deed.what == "step" and deeds and deeds[-1].what == "step":
-                *deeds, last = deeds
-                deed_noted = Deed("step", (last.given[0] + deed.given[0],))
-            else:
-                deed_noted = deed
-            self.lived[-1] = life._replace(deeds=(*deeds, deed_noted))
+            add(self._done[-1], deed)
             yield deed
 
     @staticmethod
@@ -408,5 +406,5 @@ def play_disk(plan: DiskPlan, patch: pytest.MonkeyPatch, played: Callable[[DiskP
     try:
         world.play()
     finally:
-        played(plan._replace(lives=tuple(world.lived)))
+        played(plan._replace(lives=world.lived))
     return world

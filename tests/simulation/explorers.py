@@ -23,7 +23,7 @@ from loguru import logger
 from seqtor.actors import SimulatedDispatchers
 from seqtor.actors.dispatchers.exploring import EXPLORERS
 from tests.leftovers import cleared
-from tests.simulation import deaths, histories, mixed_script, test_effects
+from tests.simulation import deaths, histories, killed_script, mixed_script, test_effects
 from tests.simulation.mixed import mix_simulated, run_simulated
 from tests.simulation.planted import PLANTS
 
@@ -65,7 +65,7 @@ def found_after(plant: int, portfolio: Portfolio, histories_max: int) -> int | N
     logger.disable("seqtor")
     with pytest.MonkeyPatch.context() as patch:
         PLANTS[plant].into(patch)
-        for module in (histories, mixed_script, deaths, test_effects):
+        for module in (killed_script, mixed_script, deaths, test_effects):
             patch.setattr(module, "EXPLORERS", portfolio.explorers)
         init: Any = SimulatedDispatchers.__init__
 

@@ -32,13 +32,10 @@ from loguru import logger
 from seqtor import Supervisor
 from seqtor.actors import SimulatedDispatchers
 from seqtor.actors.base import Actor
-from seqtor.actors.dispatchers.exploring import EXPLORERS
-from seqtor.actors.journal.actor import Journal
-from seqtor.actors.journal.memory import MemoryBackend
 from tests.leftovers import cleared
 from tests.simulation import test_calls, test_cancels, test_coalescing, test_delays, test_effects
-from tests.simulation.crash_world import TARGETS, survive
 from tests.simulation.disk_script import DISK
+from tests.simulation.killed_script import KILLED
 from tests.simulation.mixed_script import MIXED
 from tests.simulation.shrinking import TRIES, Find, Script, made_small
 from tests.simulation.systems.world import SYSTEMS, play_system
@@ -49,8 +46,6 @@ __all__ = [
 
 World = Callable[[int, pytest.MonkeyPatch], object]
 Play = Callable[[int], None]
-KINDS = tuple(TARGETS)
-INTERLEAVING = (1.0, 0.0, 0.2, 1.0, 1.0)  # Of plain handlers; the other worlds choose for themselves.
 SHRUNK_MAX = 2  # So many of what a process finds are made small: that takes much longer than to find it.
 DISK_EVERY = 8  # Of so many histories, one more is on the simulated disk.
 HANGS_S = 300.0  # In real time; the longest take a few seconds, and a handler that stands is told after a minute.
@@ -64,11 +59,7 @@ def mixed(seed: int, patch: pytest.MonkeyPatch) -> None:
 
 def killed(seed: int, patch: pytest.MonkeyPatch) -> None:
     """Actors of one kind are killed at any line."""
-    kind = KINDS[seed % len(KINDS)]
-    is_journaled = kind is Journal or seed // len(KINDS) % 2
-    explorer = EXPLORERS[seed // 2 % len(EXPLORERS)]
-    interleaving = INTERLEAVING[seed // 3 % len(INTERLEAVING)]
-    survive(seed, kind, MemoryBackend() if is_journaled else None, patch, explorer, interleaving)
+    KILLED.play(KILLED.plan(seed), patch, lambda _: None)
 
 
 def effects(seed: int, patch: pytest.MonkeyPatch) -> None:
@@ -97,7 +88,7 @@ WORLDS: tuple[World, ...] = (
 )  # fmt: skip
 
 
-SCRIPTS: dict[World, Script] = {systems: SYSTEMS, mixed: MIXED}  # Whose histories are data: they are made smaller.
+SCRIPTS: dict[World, Script] = {systems: SYSTEMS, mixed: MIXED, killed: KILLED}  # Their histories are data.
 
 
 def world_of(seed: int) -> World:

@@ -42,13 +42,14 @@ MIXED = Found("only what was also written is validated", 11, 60, 0.7, r"^seq (\d
 DISK = Found(
     "the journal is not synced", -1, 40, 0.2, r"accepted and lost: \[(\d+)", "is handed in, under the key '{}'"
 )
+KILLED = Found("an older epoch's intent is accepted", 1, 60, 0.4, r"the commit of seq (\d+)", " seq {} (")
 
 
 def plant(name: str) -> Plant:
     return next(each for each in (*SYSTEM_PLANTS, *PLANTS, *DISK_PLANTS) if each.name == name)
 
 
-@pytest.mark.parametrize("found", [SYSTEM, MIXED, DISK], ids=["system", "mixed", "disk"])
+@pytest.mark.parametrize("found", [SYSTEM, MIXED, KILLED, DISK], ids=["system", "mixed", "killed", "disk"])
 def test_a_history_that_fails_becomes_small_fails_in_the_same_way_and_is_told_up_to_what_fails(
     found: Found, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -80,15 +81,15 @@ def told(found: Found) -> str:
 
 def test_the_same_history_is_told_byte_for_byte_in_every_process_whatever_its_hash_seed() -> None:
     program = (
-        "from tests.simulation.test_shrinking import DISK, MIXED, SYSTEM, told\n"
-        "for found in (SYSTEM, MIXED, DISK): print(told(found))"
+        "from tests.simulation.test_shrinking import DISK, KILLED, MIXED, SYSTEM, told\n"
+        "for found in (SYSTEM, MIXED, KILLED, DISK): print(told(found))"
     )
     outputs = [printed(hash_seed, "-c", program) for hash_seed in ("1", "2")]
-    assert outputs[0].count("FOUND ") == 3
+    assert outputs[0].count("FOUND ") == 4
     assert outputs[0] == outputs[1]
 
 
-@pytest.mark.parametrize("seed", [13, -2])
+@pytest.mark.parametrize("seed", [13, -2, 1])  # A system, the disk, killed actors.
 def test_what_was_drawn_while_it_was_played_plays_the_same_as_data(seed: int) -> None:
     played: list[Any] = []
     lines = []

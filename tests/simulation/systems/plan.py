@@ -10,9 +10,10 @@ import random
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+from tests.simulation.deeds import Deed
 from tests.simulation.systems.programs import CODES, Steps, draw_steps
 
-__all__ = ["DEADLINE_S", "Deed", "Handling", "Plan", "Program", "ReactionPlan", "SchedulePlan", "draw"]
+__all__ = ["DEADLINE_S", "Handling", "Plan", "Program", "ReactionPlan", "SchedulePlan", "draw"]
 
 # Shortly before the clocks of Berlin are set forward, shortly before they are set back, and any time.
 STARTS_S = (1_774_742_400.0, 1_793_116_800.0, 1_700_000_000.0)
@@ -64,13 +65,6 @@ class SchedulePlan(NamedTuple):
     program: int
     options: dict[str, Any]
     later: dict[str, Any] | None
-
-
-class Deed(NamedTuple):
-    """Something that is done to a system while it runs: what, and to whom and how."""
-
-    what: str
-    given: tuple[Any, ...]
 
 
 class Plan(NamedTuple):

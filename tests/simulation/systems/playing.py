@@ -20,11 +20,12 @@ from seqtor.actors.dispatchers.exploring import EXPLORERS
 from seqtor.schedules import ScheduleRef
 from seqtor.testing.settling import Work as WorkLeft
 from tests.properties.execution import horizon
+from tests.simulation.deeds import Deed, add
 from tests.simulation.systems.faults import Crashes, Repeats, SetClock, Troubles, actors_of, crash
 from tests.simulation.systems.handed import Handed
 from tests.simulation.systems.making import LOOK_S, Made, Outside
 from tests.simulation.systems.outsiders import Edits
-from tests.simulation.systems.plan import Deed, Plan
+from tests.simulation.systems.plan import Plan
 from tests.simulation.systems.programs import CODES
 from tests.simulation.telling import note
 
@@ -97,11 +98,7 @@ class Playing:
 
     def _do(self, what: str, *given: Any) -> Any:
         """Do something, and note it first: what it raises belongs to the history."""
-        deeds = self.deeds
-        if what == "step" and deeds and deeds[-1].what == "step":
-            deeds[-1] = Deed(what, (deeds[-1].given[0] + given[0],))
-        else:
-            deeds.append(Deed(what, given))
+        add(self.deeds, Deed(what, given))
         if not self._is_up and what not in ("edit", "end"):
             self._begin()
         if what not in QUIET:

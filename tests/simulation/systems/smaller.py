@@ -11,7 +11,8 @@ from types import MappingProxyType
 from typing import Any
 
 from seqtor.testing.simulating.shrinking import Tries, fewest
-from tests.simulation.systems.plan import Deed, Handling, Plan
+from tests.simulation.deeds import Deed, fewer_deeds, fewer_kinds
+from tests.simulation.systems.plan import Handling, Plan
 from tests.simulation.systems.programs import Step
 
 __all__ = ["sizes", "smaller", "told"]
@@ -32,19 +33,10 @@ HURTS = ("die", "crash", "edit", "set the clock")
 
 def smaller(plan: Plan, fails: Fails, tries: Tries) -> Plan:
     """A part of the plan, which has its deeds, that fails as well."""
-    for shrink in (
-        _settings,
-        _kinds_of_deeds,
-        _deeds,
-        _reactions,
-        _schedules,
-        _stores,
-        _ordinary_deeds,
-        _options,
-        _steps,
-    ):
+    plan = fewer_kinds(_settings(plan, fails, tries), ORDINARY, fails, tries)
+    for shrink in (fewer_deeds, _reactions, _schedules, _stores, _ordinary_deeds, _options, _steps):
         plan = shrink(plan, fails, tries)
-    return _deeds(plan, fails, tries)  # With fewer steps fewer deeds may do.
+    return fewer_deeds(plan, fails, tries)  # With fewer steps fewer deeds may do.
 
 
 def _settings(plan: Plan, fails: Fails, tries: Tries) -> Plan:
@@ -57,20 +49,6 @@ def _settings(plan: Plan, fails: Fails, tries: Tries) -> Plan:
         return plan._replace(settings=settings, **changed)
 
     return fewest(special, with_only, fails, tries)
-
-
-def _kinds_of_deeds(plan: Plan, fails: Fails, tries: Tries) -> Plan:
-    deeds = plan.deeds or ()
-    kinds = sorted({each.what for each in deeds} - {*ORDINARY})
-
-    def with_only(kept: tuple[str, ...]) -> Plan:
-        return plan._replace(deeds=tuple([each for each in deeds if each.what in (*ORDINARY, *kept)]))
-
-    return fewest(kinds, with_only, fails, tries)
-
-
-def _deeds(plan: Plan, fails: Fails, tries: Tries) -> Plan:
-    return fewest(plan.deeds or (), lambda deeds: plan._replace(deeds=deeds), fails, tries)
 
 
 def _reactions(plan: Plan, fails: Fails, tries: Tries) -> Plan:
