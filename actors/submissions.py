@@ -410,9 +410,12 @@ class Submission(Generic[ResultT_co]):
             self._intake.open.pop(other, None)
 
     def come_apart(self) -> tuple[Submission[Any], ...]:
-        """Undo `absorb`, of one that has no seq: all of them wait again, each for itself. Returns them, this one last."""
+        """Undo `absorb`, of one that has no seq: all of them wait again, each for itself. Returns them, this one last.
+
+        Those whose run is tried again stay one: they have had a seq, and have been executed together.
+        """
         origin = self.origin
-        if self.seq is not None or origin is None or not origin.absorbed:
+        if self.seq is not None or origin is None or not origin.absorbed or origin.retry is not None:
             return (self,)
         for absorbed in origin.absorbed:  # First: a crash between the two loses none of them.
             self._intake.open[absorbed] = None

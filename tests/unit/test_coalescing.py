@@ -235,6 +235,28 @@ def test_all_get_the_outcome_of_the_last_retry(journaled: bool) -> None:
 
 
 @journals
+@pytest.mark.parametrize("merge", [joined, None])
+def test_they_stay_one_when_the_core_crashes_while_their_retry_waits(merge: Any, journaled: bool) -> None:
+    desk = Desk(backend_if(journaled), merge=merge, retry=Retry(3, backoff=10.0))
+    desk.failing = {2}
+    system = desk.start()
+    ours = [system.submit(Refresh(parts=(number,))) for number in (1, 2)]
+    desk.open()
+    desk.dispatchers.run_until(lambda: len(desk.records()) == 1, 5)
+    running: Any = system._running
+    crash = ProxyCall(attr_path=("on_stop",), args=("one too many",), kwargs={})
+    running._path.coordinator_ref.actor_inbox.put(crash)
+    desk.dispatchers.run_to_rest()
+    assert system.stats().restarts == 1
+    assert not ours[0].cancel(), "it has had a seq"
+    one = (2,) if merge is None else (1, 2)
+    assert results(ours) == [one] * 2
+    assert desk.executed == [one] * 2
+    assert [record.state for record in desk.records()] == [State.RETRYING, State.COMMITTED]
+    system.stop()
+
+
+@journals
 def test_all_get_the_error(journaled: bool) -> None:
     desk = Desk(backend_if(journaled))
     desk.failing = {2}
