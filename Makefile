@@ -47,7 +47,7 @@ bench-peers: $(LINKED) $(PEERS) ## measure the same durable work on DBOS, ZODB a
 	@$(BIN)/python -m benchmarks.peers
 
 search: $(LINKED) ## try 20 times as many seeds as `make test`, or SEEDS= times; takes hours
-	@SEQTOR_EXAMPLES=$(or $(SEEDS),20) $(BIN)/python -m pytest --timeout=0 $(or $(ARGS),tests/properties tests/simulation tests/crash)
+	@SEQTOR_EXAMPLES=$(or $(SEEDS),20) $(BIN)/python -m pytest --timeout=0 $(or $(ARGS),tests/properties tests/simulation tests/threads tests/crash)
 
 simulate: $(LINKED) ## search simulated histories on all cores for 10 minutes, or SECONDS_OF_SEARCH=; ARGS="--histories 20000"
 	@$(BIN)/python -m tests.simulation.histories $(if $(SECONDS_OF_SEARCH),--seconds $(SECONDS_OF_SEARCH)) $(ARGS)

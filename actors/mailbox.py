@@ -209,6 +209,8 @@ class Mailbox:
         with SEAM:
             require(not self.closed or getattr(self, "_heir", None) is None, "a mailbox has one heir", actor=heir._last)
             self._heir = heir
+            # Its gate may be open: what is put there now must not come after what its sender gives to the heir.
+            self._dispatcher = ONWARD
             self.close("was replaced")
         return heir
 
@@ -303,7 +305,10 @@ class Mailbox:
     def _pass_on(self, heir: Mailbox) -> None:
         with SEAM:  # Taken and put as one step, so that the messages of one sender stay in order.
             while self._queue:
-                item = self._queue.popleft()
+                try:
+                    item = self._queue.popleft()
+                except IndexError:
+                    return  # The instance has come back from its message and taken this one.
                 heir._queue.append(item)
                 if heir._gate.acquire(False):
                     heir._dispatcher.ready(heir)  # type: ignore[union-attr]
@@ -319,6 +324,21 @@ class Mailbox:
     def _name(self, actor: Actor | None = None) -> str:
         actor = actor or self._actor  # Once: another thread may close the mailbox meanwhile.
         return str(actor) if actor is not None else getattr(self, "_last", "the actor")
+
+
+class Onward:
+    """The dispatcher of a mailbox that has an heir: what is put there goes on before the sender does."""
+
+    driver = None
+
+    def ready(self, mailbox: Mailbox) -> None:
+        mailbox._bury("was replaced")
+
+    def dead_letter(self, letter: DeadLetter) -> None:
+        raise AssertionError(f"what a replaced mailbox has goes on to its heir: {letter}")
+
+
+ONWARD = Onward()
 
 
 def asker_of(item: Any) -> Any:

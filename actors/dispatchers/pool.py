@@ -276,18 +276,16 @@ class Pool:
 
     def _park(self, worker: Worker) -> bool:
         with self._lock:
-            if self._stopping:
-                self.searching -= 1
-                return False
             if self._may_take():
                 return True
             self.searching -= 1
-            self._parked.append(worker)
-            # A mailbox that became ready before `searching` fell woke nobody: look again, now as a parked thread.
+            # A mailbox that became ready before `searching` fell woke nobody: look again, now that it would.
             if self._core.has_work():
-                self._parked.remove(worker)
                 self.searching += 1
                 return True
+            if self._stopping:
+                return False
+            self._parked.append(worker)
         worker.wake.acquire()
         return True
 
