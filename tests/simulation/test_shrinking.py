@@ -183,7 +183,9 @@ def test_only_the_first_that_a_search_finds_are_made_small(
     monkeypatch.setattr(histories, "play_plan", play_and_fail)
     happened, virtual_s = search(range(4), tries=1)
     assert (happened["histories"], happened["found"]) == (4, 4)
-    assert (happened["processes"], happened["actors crashed"], virtual_s) == (0, 0, 0.0), "counted where it was found only"
+    assert (happened["processes"], happened["actors crashed"], virtual_s) == (0, 0, 0.0), (
+        "counted where it was found only"
+    )
     text = capsys.readouterr().out
     assert [text.count(f"      seed {seed} does not hold") for seed in range(4)] == [1, 1, 0, 0]
     assert text.count("not made smaller: it is not among the first") == 2
