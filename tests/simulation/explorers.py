@@ -1,8 +1,8 @@
 """How soon each explorer finds bugs: `python -m tests.simulation.explorers`.
 
 Owns the figures of docs/simulation.md: the planted bugs, one at a time, in the same histories under each explorer, and in
-which of these each is found first; with `--hits`, in how many mixed programs those are found that take a rare order. Prints
-a table.
+which of these each is found first; with `--hits`, in how many mixed programs those are found for which runs must meet, and
+in how many schedules one for which a run must starve. Prints a table.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ from tests.leftovers import cleared
 from tests.simulation import deaths, histories, killed_script, mixed_script, test_effects
 from tests.simulation.mixed import mix_simulated, run_simulated
 from tests.simulation.planted import PLANTS
+from tests.simulation.starved import PLANT as STARVING
+from tests.simulation.starved import starving
 
 __all__ = ["PORTFOLIOS", "Portfolio", "found_after"]
 
@@ -45,7 +47,7 @@ PORTFOLIOS = (
 )
 
 
-RARE = tuple(
+MEETING = tuple(
     number
     for number, plant in enumerate(PLANTS)
     if plant.name
@@ -57,7 +59,8 @@ RARE = tuple(
         "who reads what a lower one may write overtakes it",
     }
 )
-"""Found only where runs meet in a certain order."""
+"""Found only where runs meet."""
+SCHEDULES = 10  # So many times as many as programs: they are small.
 
 
 def found_after(plant: int, portfolio: Portfolio, histories_max: int) -> int | None:
@@ -99,14 +102,23 @@ def hits(plant: int, explorer: Callable[[random.Random], Any], programs: int) ->
     return found
 
 
+def starved(explorer: Callable[[random.Random], Any], schedules: int) -> int:
+    """As `starving`, in a process of its own."""
+    logger.disable("seqtor")
+    return starving(explorer, schedules)
+
+
 def tell_hits(pool: Pool, programs: int) -> None:
-    """Print in how many programs each explorer finds those that take a rare order."""
-    asked = [(plant, explorer, programs) for plant in RARE for explorer in EXPLORERS]
+    """Print in how many programs and schedules each explorer finds what takes a certain order."""
+    asked = [(plant, explorer, programs) for plant in MEETING for explorer in EXPLORERS]
     found = iter(pool.starmap(hits, asked, 1))
     print(f"| found in so many of {programs} mixed programs | {' | '.join(each.__name__ for each in EXPLORERS)} |")
     print(f"| --- {'| ---: ' * len(EXPLORERS)}|")
-    for plant in RARE:
+    for plant in MEETING:
         print(f"| {PLANTS[plant].name} | {' | '.join(str(next(found)) for _ in EXPLORERS)} |")
+    schedules = SCHEDULES * programs
+    counts = pool.starmap(starved, [(explorer, schedules) for explorer in EXPLORERS], 1)
+    print(f"| {STARVING.name} (of {schedules} schedules) | {' | '.join(map(str, counts))} |")
 
 
 def main() -> None:
@@ -114,7 +126,7 @@ def main() -> None:
     parser.add_argument("--histories", type=int, default=200, help="how many are played at most for each")
     parser.add_argument("--cores", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--portfolios", type=int, default=len(PORTFOLIOS), help="only the first so many")
-    parser.add_argument("--hits", type=int, help="in how many of so many mixed programs the rare ones are found")
+    parser.add_argument("--hits", type=int, help="in how many of so many mixed programs some are found")
     given = parser.parse_args()
     if given.hits is not None:
         with multiprocessing.get_context("spawn").Pool(given.cores) as pool:
