@@ -1,8 +1,9 @@
 """The journal of a system that lives in memory: the newest runs as they ended, encoded only when someone asks.
 
 Owns the history of a system without a journal on disk. It survives actors, not the process. Promises: telling it costs
-nothing to speak of; what is read is what a journal on disk would hold. Bounded: the oldest runs are forgotten, and the
-states before them kept in their place. Written on the core, read from any thread.
+nothing to speak of; what is read is what a journal on disk would hold, if the runs had ended in the order of their seqs.
+Bounded: the oldest runs are forgotten, and the states before them kept in their place. Written on the core, read from any
+thread.
 """
 
 from __future__ import annotations

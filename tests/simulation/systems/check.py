@@ -44,7 +44,7 @@ def check(played: Playing) -> Counter[str]:
     _require_effects(played, records)
     kinds = {each.id: plan.programs[each.program].kind for each in played.handed}
     told = played.cancelled | {each.id for each in played.handed if each.outcome == ("cancelled", None)}
-    required = require_reactions(plan, records, ended, kinds, told)
+    required = require_reactions(plan, _appended(played, records), ended, kinds, told)
     required += require_schedules(plan, records, finals, system._require_running().now())
     _require_outside(played, records, serial)
     _require_rest(played, len(records))
@@ -54,6 +54,20 @@ def check(played: Playing) -> Counter[str]:
         assert system.ask(ReconcileDerived(derived="sums")).outcome == "same"
     required["records"] = len(records)
     return required
+
+
+def _appended(played: Playing, records: list[CommitRecord]) -> list[CommitRecord]:
+    """The records in the order in which they were appended."""
+    if not played.plan.journaled:
+        assert sorted(played.appended) == list(range(1, len(records) + 1))
+        return [records[seq - 1] for seq in played.appended]
+    following = {record.previous: record for record in records}
+    assert len(following) == len(records), "each record follows another one"
+    found: list[CommitRecord] = []
+    while (record := following.get(found[-1].seq if found else 0)) is not None:
+        found.append(record)
+    assert len(found) == len(records), "all records follow one another"
+    return found
 
 
 def _contents(played: Playing, seq: int) -> dict[str, dict[str, Any]]:

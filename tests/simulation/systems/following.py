@@ -36,8 +36,9 @@ def require_reactions(
 ) -> Counter[str]:
     """Every reaction has started what it must, and nothing else.
 
-    `ended` are the triggers that ended without a seq, `kinds` of which type their callers know them to be;
-    `told` are those of which callers were told that they were cancelled, though nothing of them may be on disk.
+    `records` are in the order in which they were appended. `ended` are the triggers that ended without a seq, `kinds` of
+    which type their callers know them to be; `told` are those of which callers were told that they were cancelled, though
+    nothing of them may be on disk.
     """
     facts = _timed(plan, list(_facts(records, ended, kinds)))
     expected: Counter[tuple[str, tuple[str, ...], int]] = Counter()
@@ -87,12 +88,8 @@ def _parts(reaction: ReactionPlan, ids: tuple[str, ...]) -> int:
 
 
 def _facts(records: list[CommitRecord], ended: Mapping[str, State], kinds: Mapping[str, int]) -> Iterator[Fact]:
-    """All facts in the order in which their records were appended."""
-    following = {record.previous: record for record in records}
-    assert len(following) == len(records), "each record follows another one"
-    last = 0
-    while (record := following.get(last)) is not None:
-        last = record.seq
+    """All facts in the order of their records."""
+    for record in records:
         yield from _facts_of(record)
     for run, state in ended.items():
         yield Fact(f"{run}/{state.value}", "status", state.value, 0.0, run, kinds[root_of(run)])

@@ -17,6 +17,8 @@ import pytest
 from seqtor import KeyReused, Overloaded, Supervisor
 from seqtor.actors import SimulatedDispatchers
 from seqtor.actors.dispatchers.exploring import EXPLORERS
+from seqtor.actors.journal.held import HeldRuns
+from seqtor.messages.runs import RunsEnded
 from seqtor.schedules import ScheduleRef
 from seqtor.testing.settling import Work as WorkLeft
 from tests.properties.execution import horizon
@@ -49,6 +51,7 @@ class Playing:
         self.cancelled: set[str] = set()
         self.aborted: set[str] = set()
         self.emitted: dict[str, str] = {}  # Run ids by idempotency key.
+        self.appended: dict[int, None] = {}  # The seqs of a system in memory, in the order in which they have ended.
         self.crashes = 0
         self.edits = Edits(plan, place)
         self._chance = random.Random(f"play {plan.seed}")
@@ -61,6 +64,7 @@ class Playing:
         self._elapsed_s = 0.0
         self._shift_s = 0.0
         source = random.Random(f"faults {plan.seed}")
+        self._note_appended(patch)
         self._crashed = Crashes(patch)
         self._repeats = Repeats(patch, source, plan.repeats) if plan.repeats else None
         self._troubles = Troubles(patch, source, plan.fails_outside) if plan.fails_outside else None
@@ -72,6 +76,16 @@ class Playing:
             "cancel": self._cancel, "abort": self._abort, "change": self._change, "edit": self.edits.make,
             "set the clock": self._set_clock, "pass": self._pass, "crash": self._crash, "end": self._ends.__setitem__,
         }  # fmt: skip
+
+    def _note_appended(self, patch: pytest.MonkeyPatch) -> None:
+        """Who overtakes whom is in the records of a journal, and nowhere in memory."""
+        keep = HeldRuns.keep
+
+        def noting(held: HeldRuns, message: RunsEnded, states: tuple[Any, ...]) -> None:
+            self.appended.update(dict.fromkeys(ended.seq for ended in message.runs))
+            keep(held, message, states)
+
+        patch.setattr(HeldRuns, "keep", noting)
 
     @property
     def system(self) -> Supervisor:
