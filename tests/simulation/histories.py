@@ -207,6 +207,7 @@ def search(
                 counted.happened["found"] += 1
                 traceback.print_exc(limit=-6, file=sys.stdout)
                 if counted.happened["found"] <= SHRUNK_MAX:
+                    print(f"seed {seed} fails; it is played again, to be told", flush=True)  # A play of that may hang.
                     with counted.paused():
                         print("\n".join(_told(seed, tries, functools.partial(begins, seed, counted))))
                 else:
