@@ -264,4 +264,5 @@ def _open_runs(recovery: Recovery, submissions: Iterable[Submission[Any]], calls
     return OpenRuns(
         submissions, calls, recovery.effects.values(), recovery.dead, recovery.dead_runs, recovery.resubmitted,
         recovery.sequenced.values(), [(run, last) for run in recovery.ended_without_seq], recovery.reactions,
+        recovery.closed,
     )  # fmt: skip

@@ -48,6 +48,7 @@ class OpenRuns:
         sequenced: Iterable[SequencedRecord] = (),
         ended: Iterable[tuple[str, int]] = (),
         reactions: KeptReactions | None = None,
+        closed: Iterable[tuple[int, int]] = (),
     ) -> None:
         self.submissions: dict[str, Submission[Any]] = {each.id: each for each in submissions}
         self.calls: dict[str, list[CallRecord]] = {}
@@ -61,7 +62,7 @@ class OpenRuns:
         # Runs that ended without a seq, each with a seq behind all commits that may have submitted it.
         self._ended_without_seq: dict[str, int] = dict(ended)
         self.reactions = reactions or KeptReactions()
-        self._closed: set[tuple[int, int]] = set()  # Effects that have ended, of commits behind the last checkpoint.
+        self._closed = set(closed)  # Effects that have ended, of commits behind the last checkpoint.
 
     def ended(self, ended: EndedRun, ended_at: float) -> None:
         """Note the end of a run, which closes its own entries and opens those of what it released."""

@@ -118,7 +118,7 @@ class Recovery:
         self._dead_runs: deque[DeadRunRecord | dict[str, Any]] = deque(maxlen=DEAD_LETTERS_MAX)
         self.tail: dict[str, list[tuple[int, list[tuple[str, Any, int]]]]] = {}
         self.tail_bytes = 0  # What lies behind the checkpoint, in characters.
-        self._closed: list[tuple[int, int]] = []
+        self.closed: set[tuple[int, int]] = set()  # Effects that have ended, of commits behind the checkpoint.
         self._outcomes: list[EffectRecord] = []
         self._ends: list[EndedRecord] = []
         self._decisions: list[ReactionRecord] = []
@@ -241,7 +241,7 @@ class Recovery:
         self.dead = list(work.dead)
         self._dead_runs.extend(work.dead_runs)
         self.resubmitted = dict(work.resubmitted)
-        self._closed = work.closed
+        self.closed = set(work.closed)
         self.ended_without_seq = list(work.ended)
         self.reactions = KeptReactions(work.reactions)
 
@@ -305,11 +305,12 @@ class Recovery:
         for ended in self._ends:
             if ended.run in self.accepted:
                 self.reactions.read_ended(self.accepted[ended.run], ended.state, ended.ended_at)
-        for closed in self._closed:
+        for closed in self.closed:
             self.effects.pop(closed, None)
         for outcome in self._outcomes:
             if self.effects.pop((outcome.seq, outcome.index), None) is None:
                 continue  # Written twice: the first counts.
+            self.closed.add((outcome.seq, outcome.index))
             if outcome.error is not None:
                 self.dead.append(outcome)
                 self.reactions.gave_up(outcome)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import shutil
 import threading
@@ -20,7 +21,10 @@ from seqtor import (
     RegistrationError,
     Retry,
     Supervisor,
+    Transaction,
+    Trigger,
 )
+from seqtor.actors import SimulatedDispatchers
 from seqtor.actors.journal.contract import Group
 from seqtor.actors.journal.memory import MemoryBackend
 from seqtor.actors.journal.sqlite import SqliteBackend
@@ -247,6 +251,42 @@ def test_checkpoints_keep_what_has_not_ended_and_what_was_given_up(outside: Outs
         until(lambda: system.stats().effects_through == 9)
         assert [letter.seq for letter in system.dead_letters()] == [7, 4, 1]
     assert sorted(tried.seq for tried in outside.tries) == [2, 5, 8]
+
+
+class Wait(Trigger[None]):
+    """Stands still, and declares what it writes: others overtake it."""
+
+
+@pytest.mark.parametrize("error", [None, ValueError("wrong")], ids=["ends", "is given up"])
+def test_an_effect_of_who_has_overtaken_ends_once_although_later_checkpoints_lie_below(
+    error: Exception | None, outside: Outside
+) -> None:
+    """The process dies, the next one stops and takes a checkpoint below the gap: the end of the effect lies before that."""
+    outside.does = raising(error) if error is not None else lambda context, order: None
+    backend = MemoryBackend()
+    for life in range(3):
+        dispatchers = SimulatedDispatchers(life)
+        fresh = Supervisor(backend, dispatchers=lambda _, given=dispatchers: given, settings={"stop_grace": 0})  # type: ignore[misc]
+        system, _ = desk(outside, fresh, Retry(1))
+        others = system.store("others", Collection(PlaceOrder))
+
+        @system.on(Wait, writes=[others])
+        async def wait(trigger: Wait, tx: Transaction) -> None:
+            await asyncio.Event().wait()
+
+        system.start()
+        if not life:
+            system.ask(Order(article="bolt", count=0))
+            system.submit(Wait())
+            assert system.ask(Order(article="bolt")) == 3
+        dispatchers.run_to_rest()
+        assert len(system.dead_letters()) == (0 if error is None else 1)
+        if life:
+            system.stop()
+        else:
+            dispatchers.drop()
+            backend.close()
+    assert [tried.seq for tried in outside.tries] == [3]
 
 
 @pytest.mark.parametrize("what", ["commit", "effect"])
