@@ -1,6 +1,6 @@
 """The committer: decides, in seq order, what commits, and makes it visible.
 
-The shell around `state.CommitOrder`: takes messages, carries out decisions. At the end of a batch it publishes once and
+The shell around `order.CommitOrder`: takes messages, carries out decisions. At the end of a batch it publishes once and
 then tells runs to execute again, which thereby see what was published. Coordinator (which answers callers), stores and
 sequencer get one message for a whole stretch of commits: when the executing thread has done a stretch of runs, or has
 nothing to execute.
@@ -18,7 +18,7 @@ from seqtor.actors.base import Actor
 from seqtor.actors.clock import Clock
 from seqtor.actors.committer.decisions import Decisions
 from seqtor.actors.committer.judge import Judge
-from seqtor.actors.committer.state import CommitOrder
+from seqtor.actors.committer.order import CommitOrder
 from seqtor.actors.dispatchers.contract import AttemptDispatcher, CoreDispatcher, Timers
 from seqtor.actors.ledger import Ledger
 from seqtor.actors.mailbox import Mailbox, answer

@@ -1,4 +1,7 @@
-"""The outbox of the commit order: what its actor has to do at the end of a batch."""
+"""The outbox of the commit order: what its actor has to do at the end of a batch.
+
+Owns what was decided and not carried out. Pure data. Promises: what is forgotten of a run is not done.
+"""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ DELAYS = (0.001, 0.004, 0.02)
 TARGETS: dict[type[Actor], tuple[str, ...]] = {
     Sequencer: ("actors/sequencer/actor.py", "actors/sequencer/waiting.py", "actors/sequencer/window.py",
                 "actors/sequencer/outside.py"),
-    Committer: ("actors/committer/actor.py", "actors/committer/state.py", "actors/committer/states.py",
+    Committer: ("actors/committer/actor.py", "actors/committer/order.py", "actors/committer/states.py",
                 "actors/committer/turn.py", "actors/committer/reruns.py", "actors/committer/history.py",
                 "actors/committer/stalls.py", "actors/committer/aged.py", "actors/committer/footprints.py",
                 "actors/deferrals.py"),

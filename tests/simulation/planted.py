@@ -15,8 +15,8 @@ import pytest
 from seqtor.actors.calls import Calls
 from seqtor.actors.committer.footprints import Footprints
 from seqtor.actors.committer.history import History
+from seqtor.actors.committer.order import CommitOrder
 from seqtor.actors.committer.reruns import Reruns
-from seqtor.actors.committer.state import CommitOrder
 from seqtor.actors.committer.states import States
 from seqtor.actors.coordinator import Coordinator
 from seqtor.actors.effects.actor import Effects

@@ -32,7 +32,7 @@ from tests.simulation.deaths import OFTEN, kill_at_any_line
 
 FILES = (
     "actors/committer/actor.py",
-    "actors/committer/state.py",
+    "actors/committer/order.py",
     "actors/committer/turn.py",
     "actors/committer/judge.py",
 )

@@ -269,7 +269,7 @@ def test_an_actor_that_is_killed_at_any_line_of_an_abort_aborts_it_at_once_or_wh
     files = (
         "actors/coordinator.py",
         "actors/committer/actor.py",
-        "actors/committer/state.py",
+        "actors/committer/order.py",
         "actors/committer/states.py",
     )
 

@@ -1,4 +1,8 @@
-"""Worlds of the dispatchers that start a thread when they need one."""
+"""Worlds of the dispatchers that start a thread when they need one.
+
+Owns what must hold of them: what is ready begins at once and is handled once, an idle thread leaves nothing behind, a stop
+ends all threads, and who is stuck is counted.
+"""
 
 from __future__ import annotations
 

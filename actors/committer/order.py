@@ -62,7 +62,7 @@ class Slot:
 
 
 class CommitOrder:
-    """The state of the committer."""
+    """Which runs have ended, which intents wait for their turn, and which runs for another execution."""
 
     def __init__(
         self,
