@@ -1,7 +1,7 @@
 """Worlds of the mailbox: senders, threads that run it, an owner that ends and begins instances.
 
-Owns what must hold of them: what was taken is handled once, in the order of each sender, by one thread at a time; who asks is
-answered, whatever becomes of the instance.
+Owns what must hold of them: what was taken is handled once, in the order of each sender, by one thread at a time; who asks
+is answered, whatever becomes of the instance.
 """
 
 from __future__ import annotations

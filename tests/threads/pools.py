@@ -1,6 +1,7 @@
 """Worlds of the pool and the core: the threads are the pool's own, led from their first step to their last.
 
-Owns what must hold of them: what becomes ready is run, by one thread at a time, whoever parks, searches, or is stuck meanwhile.
+Owns what must hold of them: what becomes ready is run, by one thread at a time, whoever parks, searches, or is stuck
+meanwhile.
 """
 
 from __future__ import annotations
