@@ -134,7 +134,7 @@ class RunsSequenced:
     """From: sequencer. To: coordinator. Answer: none. Twice: a seq that is known already is a broken invariant.
 
     The submissions have the seqs from `first_seq` on, in their order; `sequenced_at` is POSIX seconds and never
-    decreases along the order.
+    decreases along the order. It is their `tx.now`, unless they asked outside in an earlier process: these keep theirs.
     """
 
     first_seq: int

@@ -2,7 +2,8 @@
 
 Owns the counter of seqs, the queue of waiting triggers and the window of numbered ones. Promises: seqs are 1, 2, 3, ...
 without gaps, each given once; a seq is given only when a slot is free and the journal keeps up, or when a completion run
-has finished; `now` never decreases along the order, but for completion runs, whose `now` is that of their beginning.
+has finished; `now` never decreases along the order, but for completion runs, whose `now` is that of their beginning, and
+runs that asked outside in an earlier process, which keep the `now` that they had.
 """
 
 from __future__ import annotations

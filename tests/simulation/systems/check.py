@@ -149,13 +149,14 @@ def _require_callers(played: Playing, finals: dict[str, CommitRecord], ended: di
 
 def _require_times(played: Playing, records: list[CommitRecord]) -> None:
     """Times never decrease along the order, and nobody runs before its time."""
-    plan = played.plan
+    plan, asked = played.plan, _asked(played)
     newest = 0.0
     due: dict[str, float] = {}
     for record in records:
         number = record.trigger.payload.get("number") if isinstance(record.trigger.payload, dict) else None  # type: ignore[union-attr]
         by_completion = number is not None and plan.handlings[plan.programs[int(str(number))].kind].by_completion
-        if not by_completion and not record.calls:  # What was asked outside keeps its time through deaths.
+        # Who has asked outside, or was about to, keeps its time through deaths, however it ends.
+        if not by_completion and asked.get(record.run) != record.sequenced_at:
             assert record.sequenced_at >= newest, f"seq {record.seq}: its time lies before that of a lower one"
             newest = record.sequenced_at
         if not plan.sets_clock and record.run in due:
@@ -163,6 +164,12 @@ def _require_times(played: Playing, records: list[CommitRecord]) -> None:
         for each in (*record.submitted, *([] if record.retry is None else [record.retry])):
             if each.due is not None:
                 due[each.run] = each.due
+
+
+def _asked(played: Playing) -> dict[str, float]:
+    """The time of each run that has noted that it asks outside: if it does not commit, its record has no calls."""
+    entries = () if played.outside.backend is None else played.outside.backend.entries(1, 1 << 60)
+    return {body["run"]: body["now"] for row in entries if row.kind == "call" for body in (json.loads(row.body),)}
 
 
 def _require_released(records: list[CommitRecord], finals: dict[str, CommitRecord], ended: dict[str, State]) -> None:
