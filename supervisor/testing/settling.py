@@ -40,14 +40,28 @@ class Work:
             or self._facts > 0
         )
 
+    def waits(self) -> bool:
+        """Whether anything waits for its time: delayed triggers, and retries of runs and of effects."""
+        return bool(len(self._running._ledger.waiting_room)) or any(self._waiting_effects())
+
+    def is_tried_again(self, seq: int, index: int) -> bool:
+        """Whether this effect has failed, and the time of its next try is set."""
+        return any((each.seq, each.index) == (seq, index) for each in self._waiting_effects())
+
     def _runs(self) -> Iterator[Submission[Any]]:
         room = self._running._ledger.waiting_room
         return (each for each in self._running.intake.open if each not in room)
 
     def _effects(self) -> Iterator[Any]:
+        return (each for each in self._open_effects() if each.stage is not Stage.WAITING)
+
+    def _waiting_effects(self) -> Iterator[Any]:
+        """Those with a timer: who waits without one is never tried again."""
+        return (each for each in self._open_effects() if each.stage is Stage.WAITING and each.timer is not None)
+
+    def _open_effects(self) -> list[Any]:
         actor = getattr(self._running._effects, "_actor", None)
-        opened = () if actor is None else actor._open.values()
-        return (each for each in opened if each.stage is not Stage.WAITING)
+        return [] if actor is None else list(actor._open.values())
 
     @property
     def _facts(self) -> int:
@@ -99,3 +113,6 @@ class Work:
         room = self._running._ledger.waiting_room
         if len(room):
             yield f"(not waited for: {len(room)} delayed triggers or retries, the next is due in {room.next_s:g} s)"
+        effects = len(list(self._waiting_effects()))
+        if effects:
+            yield f"(not waited for: {effects} effects that have failed and are tried again later)"

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from seqtor.messages.runs import State
 from seqtor.testing.checkers.evidence import Evidence, Violation, named
 from seqtor.testing.checkers.watching import OrderBegan
+from seqtor.testing.settling import Work
 
 __all__ = ["check_durable", "check_effects", "check_epochs", "check_real_time", "check_records"]
 
@@ -121,7 +122,7 @@ def _lost_rows(evidence: Evidence) -> Iterator[Violation]:
 
 
 def check_effects(evidence: Evidence) -> Iterator[Violation]:
-    """Each effect was begun at least once, never before its commit was durable, and its end is recorded."""
+    """Each effect was begun, never before its commit was durable; its end is recorded, or it waits for a try."""
     recorded: set[tuple[int, int]] = set()
     for entries in evidence.entries.values():
         for _, kind, body in entries:
@@ -132,7 +133,7 @@ def check_effects(evidence: Evidence) -> Iterator[Violation]:
         durable_at = evidence.durable_at(seq)
         if durable_at is None or durable_at > begun[0]:
             yield Violation(EFFECTS, seq, f"effect {index} of seq {seq} was carried out before its commit was durable")
-        if evidence.is_journaled and (seq, index) not in recorded:
+        if evidence.is_journaled and (seq, index) not in recorded and not _is_tried_again(evidence, seq, index):
             yield Violation(EFFECTS, seq, f"effect {index} of seq {seq} was carried out, and its end is not recorded")
     for seq, ended in sorted(evidence.ended.items()):
         released = ended.run.released
@@ -140,6 +141,11 @@ def check_effects(evidence: Evidence) -> Iterator[Violation]:
         for index, name in enumerate(names):
             if (seq, index) not in evidence.effects and (seq, index) not in recorded:
                 yield Violation(EFFECTS, seq, f"effect {index} of seq {seq} ({name}) was never carried out")
+
+
+def _is_tried_again(evidence: Evidence, seq: int, index: int) -> bool:
+    running = evidence.lives[-1].system._running
+    return running is not None and Work(running).is_tried_again(seq, index)
 
 
 # One live epoch ----------------------------------------------------------------------------------------------------

@@ -208,10 +208,8 @@ class History:
     def _is_busy(self, until_s: float) -> bool:
         """Whether anything goes on, or waits for a time that will be waited for."""
         running = self._desk._require_running()
-        if Work(running).left():
-            return True
-        room = running._ledger.waiting_room
-        return bool(len(room)) and self._desk.dispatchers.clock.monotonic() < until_s
+        work = Work(running)
+        return work.left() or (work.waits() and self._desk.dispatchers.clock.monotonic() < until_s)
 
     def _come_to_rest(self) -> None:
         while self._faults and self._faults[0].target == DEATH:  # Later than all: the next process finds everything.
