@@ -212,7 +212,7 @@ def _simulate(program: Program, wanted: Wanted, seeds: range, cores: int, *, as_
     if search.failing:
         note(f"seqtor: seed {min(search.failing)} fails, and is made smaller")
         try:
-            finding = program.find(min(search.failing))
+            finding = program.find(search.failing[min(search.failing)])
         except KeyboardInterrupt:
             interrupted = True
     if as_json:
@@ -253,13 +253,11 @@ def _play(seed: int) -> Simulated:
 
 def _say(wanted: Wanted, search: Search, finding: Finding | None, seconds: float, *, interrupted: bool) -> None:
     if finding is not None:
-        sizes = ", ".join(
-            f"{now} of {before} {what}"
-            for what, (before, now) in zip(
-                ("triggers", "faults", "switches"), (finding.triggers, finding.faults, finding.switches), strict=True
-            )
-        )
-        say(f"seed {finding.seed} fails, made smaller ({sizes}):")
+        smaller = ""
+        if finding.sizes is not None:
+            sizes = [f"{now} of {before} {what}" for what, (before, now) in finding.sizes._asdict().items()]
+            smaller = f", made smaller ({', '.join(sizes)})"
+        say(f"seed {finding.seed} fails{smaller}:")
         for line in finding.lines:
             say(f"  {line}" if line else "")
         say("")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import re
@@ -16,6 +17,8 @@ from loguru import logger
 from typer.testing import CliRunner
 
 from seqtor.cli.app import app
+from seqtor.testing import Failing
+from seqtor.testing import simulate as played_in_a_test
 from tests.docs.pages import programs_of, read
 
 PAGE = Path("docs/how-to/simulate-your-system.md")
@@ -80,6 +83,31 @@ def make():
 
     return system
 """
+CACHING = """
+from seqtor import Collection, Record, Supervisor, Transaction, Trigger
+
+class Seen(Record):
+    n: int = 0
+
+class See(Trigger[int]):
+    key: str
+
+system = Supervisor()
+seen = system.store("seen", Collection(Seen))
+executed: list[str] = []  # The commonest bug: it outlives the history, and the next one finds it filled.
+
+@system.on(See)
+def see(trigger: See, tx: Transaction) -> int:
+    executed.append(trigger.key)
+    tx[seen][trigger.key] = Seen(n=len(executed) <= 5)
+    return 0
+
+def nothing_is_one(snapshot):
+    return all(each.n == 0 for each in snapshot[seen].values())
+
+def work(random):
+    return [See(key="a")] * 20
+"""
 
 
 @pytest.fixture
@@ -88,11 +116,12 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     (tmp_path / "bank.py").write_text(bank.text)
     (tmp_path / "outside.py").write_text(OUTSIDE)
     (tmp_path / "forgetful.py").write_text(FORGETFUL)
+    (tmp_path / "caching.py").write_text(CACHING)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     yield tmp_path
     logger.enable("seqtor")
-    for name in ("bank", "outside", "forgetful"):
+    for name in ("bank", "outside", "forgetful", "caching"):
         sys.modules.pop(name, None)
 
 
@@ -145,6 +174,36 @@ def test_a_handler_that_does_not_do_the_same_again_is_found() -> None:
     stdout, _ = simulate("forgetful:make", "--seeds", "3", "--triggers", "6", code=1)
     assert "serial order: seq 1: See, handled by forgetful.make.<locals>.see, gave another result" in stdout
     assert "1 of 6 triggers" in stdout
+
+
+@pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize("cores", ["1", "2"])
+def test_what_holds_when_it_is_played_again_is_told_with_what_did_not_hold(cores: str) -> None:
+    arguments = (
+        "caching:system",
+        "--workload",
+        "caching:work",
+        "--invariant",
+        "caching:nothing_is_one",
+        "--seeds",
+        "3",
+    )
+    stdout, _ = simulate(*arguments, "--cores", cores, code=1)
+    assert "FOUND" in stdout
+    assert "invariant nothing_is_one: does not hold after seq 1" in stdout
+    assert "played again it holds: handlers keep something outside of stores" in stdout
+    assert "bank:make_system" in stdout
+    assert "again: seqtor simulate caching:system" in stdout
+
+
+@pytest.mark.usefixtures("folder")
+def test_in_a_test_what_holds_when_it_is_played_again_fails_with_what_did_not_hold() -> None:
+    caching = importlib.import_module("caching")
+    with pytest.raises(Failing, match=r"nothing_is_one: does not hold after seq 1\b") as failed:
+        played_in_a_test(caching.system, range(3), workload=caching.work, invariants=[caching.nothing_is_one])
+    assert "invariant nothing_is_one" in [each.checker for each in failed.value.finding.violations]
+    assert "played again it holds: handlers keep something outside of stores" in str(failed.value)
+    assert failed.value.finding.sizes is None
 
 
 def test_nothing_outside_is_touched_unless_it_is_said(folder: Path) -> None:

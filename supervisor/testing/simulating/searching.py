@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from seqtor.system import Supervisor
 from seqtor.testing.checkers.evidence import Violation
@@ -18,10 +18,14 @@ from seqtor.testing.simulating.playing import Invariant, Played, play, targets_o
 from seqtor.testing.simulating.shrinking import shrink
 from seqtor.testing.simulating.telling import told
 
-__all__ = ["TRIES", "TRIGGERS", "Failing", "Finding", "Program", "Simulated", "simulate"]
+__all__ = ["TRIES", "TRIGGERS", "Failing", "Finding", "Program", "Simulated", "Sizes", "simulate"]
 
 TRIGGERS = 40
 TRIES = 200
+HOLDS_AGAIN = (
+    "played again it holds: handlers keep something outside of stores. Keep it in a store, or name a function that makes "
+    "the system, and that with it (bank:make_system)"
+)
 
 
 class Simulated(NamedTuple):
@@ -37,15 +41,21 @@ class Simulated(NamedTuple):
     virtual_s: float
 
 
+class Sizes(NamedTuple):
+    """How large a history was before it was made smaller, and is now."""
+
+    triggers: tuple[int, int]
+    faults: tuple[int, int]
+    switches: tuple[int, int]
+
+
 class Finding(NamedTuple):
-    """A history that fails, made small: its lines, and how large it was."""
+    """A history that fails: its lines, and how much smaller it was made; None: it is only said what does not hold."""
 
     seed: int
     violations: tuple[Violation, ...]
     lines: tuple[str, ...]
-    triggers: tuple[int, int]  # Before, and now.
-    faults: tuple[int, int]
-    switches: tuple[int, int]
+    sizes: Sizes | None = None
 
 
 class Program:
@@ -88,12 +98,15 @@ class Program:
             played.virtual_s,
         )  # fmt: skip
 
-    def find(self, seed: int, tries: int = TRIES) -> Finding:
-        """The history of a seed that fails, made small with at most so many plays. Raises LookupError for one that holds."""
-        plan = self.plan(seed)
+    def find(self, found: Simulated, tries: int = TRIES) -> Finding:
+        """A history that has failed, made small with at most so many plays.
+
+        If it holds when it is played again, what did not hold the first time and why that can be is all that is told.
+        """
+        plan = self.plan(found.seed)
         first = self.play(plan)
         if not first.violations:
-            raise LookupError(f"nothing is found with seed {seed}")
+            return _as_found(found, HOLDS_AGAIN)
         checkers = {first.violations[0].checker}
 
         def fails(smaller: Plan) -> frozenset[int] | None:
@@ -101,14 +114,26 @@ class Program:
             return played.switches if checkers & {each.checker for each in played.violations} else None
 
         small = self.play(shrink(plan, fails, tries))
-        sizes: Any = [(len(getattr(plan, name)), len(getattr(small.plan, name))) for name in ("handed", "faults")] + [
-            (len(first.switches), len(small.switches))
-        ]
-        return Finding(seed, small.violations, tuple(told(small)), *sizes)
+        if not small.violations:
+            return _as_found(found, HOLDS_AGAIN)
+        sizes = Sizes(
+            (len(plan.handed), len(small.plan.handed)),
+            (len(plan.faults), len(small.plan.faults)),
+            (len(first.switches), len(small.switches)),
+        )
+        return Finding(found.seed, small.violations, tuple(told(small)), sizes)
+
+
+def _as_found(found: Simulated, *why: str) -> Finding:
+    """What was found, without its history."""
+    return Finding(found.seed, found.violations, (*[f"FOUND {each}" for each in found.violations], *why))
 
 
 class Failing(AssertionError):
-    """A history in which something does not hold; the text tells it, made small. `finding` is the same as data."""
+    """A history in which something does not hold; the text tells it, made small. `finding` is the same as data.
+
+    Of one that holds when it is played again, the text says what did not hold, and why that can be.
+    """
 
     def __init__(self, finding: Finding) -> None:
         super().__init__("\n".join([f"seed {finding.seed} fails:", *finding.lines]))
@@ -139,6 +164,6 @@ def simulate(
     for seed in seeds:
         found = program.simulate(seed)
         if found.violations:
-            raise Failing(program.find(seed))
+            raise Failing(program.find(found))
         played.append(found)
     return played
