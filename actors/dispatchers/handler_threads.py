@@ -62,7 +62,9 @@ class HandlerThread(threading.Thread):
 
 
 class HandlerThreads:
-    """Those of one simulation. `in_flight` are the mailboxes that are begun and not finished, with their threads."""
+    """Those of one simulation. `in_flight` are the mailboxes that are begun and not finished, with their threads;
+    `patience_s` is how long, of real time, one may take to its next operation.
+    """
 
     def __init__(self) -> None:
         self._back: EventBaton | LockBaton | None = None  # The conductor's, while there are threads.
@@ -71,6 +73,7 @@ class HandlerThreads:
         self._started = 0
         self.in_flight: dict[Mailbox, HandlerThread] = {}
         self.ending = False
+        self.patience_s = REAL_WAIT_S
         # A simulation that is dropped without an end leaves no idle threads behind.
         weakref.finalize(self, _dismiss, self._idle).atexit = False
 
@@ -88,11 +91,12 @@ class HandlerThreads:
 
     def resume(self, thread: HandlerThread) -> None:
         """Let one go on that has given way; returns as `begin`. Only the conductor."""
-        if not self._hand_over(thread, REAL_WAIT_S):
+        if not self._hand_over(thread, self.patience_s):
             raise HandlerStands(
-                f"a handler has not come to its next operation of tx for {REAL_WAIT_S:g} s: {_shown(thread.mailbox)}. It "
-                "waits for another thread, or for a lock that a handler holds which stands at an operation: in a simulation "
-                "one thread runs at a time. Do not hold a lock over operations of tx, or play without turns: interleaving=0"
+                f"a handler has not come to its next operation of tx for {self.patience_s:g} s: {_shown(thread.mailbox)}. "
+                "It waits for another thread, or for a lock that a handler holds which stands at an operation: in a "
+                "simulation one thread runs at a time. Do not hold a lock over operations of tx (in a test of your own "
+                "seqtor.testing.run(system, interleaving=0) plays each handler in one step)"
             )
 
     def _hand_over(self, thread: HandlerThread, patience_s: float) -> bool:

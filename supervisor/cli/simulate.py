@@ -203,16 +203,17 @@ def _simulate(program: Program, wanted: Wanted, seeds: range, cores: int, *, as_
             for each in _played(program, wanted, seeds, cores):
                 search.take(each)
                 progress(search.histories, len(seeds))
-                if len(search.failing) >= FOUND_MAX:
+                if len(search.failing) >= FOUND_MAX or each.stands:
                     break
     except KeyboardInterrupt:
         interrupted = True
     seconds = SystemClock.monotonic() - began
     finding = None
     if search.failing:
-        note(f"seqtor: seed {min(search.failing)} fails, and is made smaller")
+        shown = search.failing[min(search.failing)]
+        note(f"seqtor: seed {shown.seed} fails{'' if shown.stands else ', and is made smaller'}")
         try:
-            finding = program.find(search.failing[min(search.failing)])
+            finding = program.find(shown)
         except KeyboardInterrupt:
             interrupted = True
     if as_json:

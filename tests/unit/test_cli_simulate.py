@@ -16,9 +16,11 @@ import pytest
 from loguru import logger
 from typer.testing import CliRunner
 
+from seqtor.actors.dispatchers import handler_threads
 from seqtor.cli.app import app
 from seqtor.testing import Failing
 from seqtor.testing import simulate as played_in_a_test
+from seqtor.testing.simulating import playing
 from tests.docs.pages import programs_of, read
 
 PAGE = Path("docs/how-to/simulate-your-system.md")
@@ -108,6 +110,19 @@ def nothing_is_one(snapshot):
 def work(random):
     return [See(key="a")] * 20
 """
+STANDING = """
+import threading
+from seqtor import Supervisor, Transaction, Trigger
+
+class Wait(Trigger[None]):
+    pass
+
+system = Supervisor()
+
+@system.on(Wait)
+def wait(trigger: Wait, tx: Transaction) -> None:
+    threading.Event().wait()
+"""
 
 
 @pytest.fixture
@@ -116,12 +131,13 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     (tmp_path / "bank.py").write_text(bank.text)
     (tmp_path / "outside.py").write_text(OUTSIDE)
     (tmp_path / "forgetful.py").write_text(FORGETFUL)
+    (tmp_path / "standing.py").write_text(STANDING)
     (tmp_path / "caching.py").write_text(CACHING)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     yield tmp_path
     logger.enable("seqtor")
-    for name in ("bank", "outside", "forgetful", "caching"):
+    for name in ("bank", "outside", "forgetful", "caching", "standing"):
         sys.modules.pop(name, None)
 
 
@@ -204,6 +220,16 @@ def test_in_a_test_what_holds_when_it_is_played_again_fails_with_what_did_not_ho
     assert "invariant nothing_is_one" in [each.checker for each in failed.value.finding.violations]
     assert "played again it holds: handlers keep something outside of stores" in str(failed.value)
     assert failed.value.finding.sizes is None
+
+
+@pytest.mark.usefixtures("folder")
+def test_a_handler_that_stands_ends_the_search_and_is_not_made_smaller(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(playing, "REAL_WAIT_S", 0.5)
+    monkeypatch.setattr(handler_threads, "END_S", 0.1)
+    stdout, stderr = simulate("standing:system", "--seeds", "30", code=1)
+    assert "FOUND stands: a handler has not come to its next operation of tx for 0.5 s: Wait()" in stdout
+    assert "made smaller" not in stdout + stderr
+    assert re.search(r"^[1-9] histor.*: 1 failed$", stdout, re.MULTILINE), "of thirty"
 
 
 def test_nothing_outside_is_touched_unless_it_is_said(folder: Path) -> None:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from pykka import ActorRegistry
 from pykka.messages import ProxyCall
 
+from seqtor.actors.dispatchers.handler_threads import HandlerStands
 from seqtor.actors.dispatchers.simulated import NothingCanHappen
 from seqtor.actors.journal.memory import MemoryBackend
 from seqtor.messages.errors import NotRunning
@@ -29,14 +30,15 @@ from seqtor.testing.running import NotSettled, SystemUnderTest
 from seqtor.testing.settling import Work
 from seqtor.testing.simulating.plan import DEATH, Followed, Handed, Plan
 
-__all__ = ["CRASHED", "RAISED", "STUCK", "Injected", "Invariant", "Played", "play", "targets_of"]
+__all__ = ["CRASHED", "RAISED", "STANDS", "STUCK", "Injected", "Invariant", "Played", "play", "targets_of"]
 
 Invariant = Callable[[Snapshot], Any]
 
 STEPS_MAX, STEPS_PER_TRIGGER = 10_000, 500  # Far more than it takes: what never comes to rest is found soon.
 WAIT_S = 3600.0  # So long retries and delays are waited for when all has been handed in.
 OFTEN = {"restart_intensity": 1_000_000}
-STUCK, CRASHED, RAISED = "stuck", "crashed", "raised"
+REAL_WAIT_S = 10.0  # So long a handler may take to its next operation, even on a busy machine.
+STUCK, CRASHED, RAISED, STANDS = "stuck", "crashed", "raised", "stands"
 
 
 class Injected(NamedTuple):
@@ -115,6 +117,8 @@ class History:
                 self._come_to_rest()
             except (NothingCanHappen, NotSettled, NotRunning) as stuck:
                 self._found.append(Violation(STUCK, None, self._why_stuck(stuck)))
+            except HandlerStands as stands:
+                self._found.append(Violation(STANDS, None, str(stands)))
             except Exception as error:  # At a start, or where the runtime looks at itself.
                 self._raised(error)
             self._look_for_crashes()
@@ -150,6 +154,7 @@ class History:
         self._explorer.count_from(self._explored)
         dispatchers = desk.dispatchers
         dispatchers.threads = plan.threads
+        dispatchers.handlers.patience_s = REAL_WAIT_S
         dispatchers.limit(STEPS_MAX + STEPS_PER_TRIGGER * len(plan.handed))
         dispatchers.clock.advance_to(now_s)
         self._watch.follow(desk)
@@ -168,6 +173,8 @@ class History:
 
     def _end(self) -> None:
         """Let go of a process without a word to its journal."""
+        if not self._watch.lives:
+            return  # It was ended before there was one.
         life = self._watch.lives[-1]
         life.notes = []  # What its coroutines still do as they are cancelled has not happened.
         self._backend.close()

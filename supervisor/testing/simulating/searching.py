@@ -14,7 +14,7 @@ from seqtor.testing.checkers.evidence import Violation
 from seqtor.testing.instead import StandIns
 from seqtor.testing.simulating.drawing import drawn
 from seqtor.testing.simulating.plan import Plan, Workload, make_plan
-from seqtor.testing.simulating.playing import Invariant, Played, play, targets_of
+from seqtor.testing.simulating.playing import STANDS, Invariant, Played, play, targets_of
 from seqtor.testing.simulating.shrinking import shrink
 from seqtor.testing.simulating.telling import told
 
@@ -39,6 +39,11 @@ class Simulated(NamedTuple):
     processes: int
     steps: int
     virtual_s: float
+
+    @property
+    def stands(self) -> bool:
+        """Whether a handler stood still in real time: each further play of it would cost seconds."""
+        return _stands(self.violations)
 
 
 class Sizes(NamedTuple):
@@ -101,16 +106,24 @@ class Program:
     def find(self, found: Simulated, tries: int = TRIES) -> Finding:
         """A history that has failed, made small with at most so many plays.
 
-        If it holds when it is played again, what did not hold the first time and why that can be is all that is told.
+        One in which a handler stands is not made smaller. If it holds when it is played again, what did not hold the first
+        time and why that can be is all that is told.
         """
+        if found.stands:
+            return _as_found(found)
         plan = self.plan(found.seed)
         first = self.play(plan)
         if not first.violations:
             return _as_found(found, HOLDS_AGAIN)
         checkers = {first.violations[0].checker}
+        stood = False
 
         def fails(smaller: Plan) -> frozenset[int] | None:
+            nonlocal stood
+            if stood:  # It is as small as it gets: each further play could cost seconds.
+                return None
             played = self.play(smaller)
+            stood = _stands(played.violations)
             return played.switches if checkers & {each.checker for each in played.violations} else None
 
         small = self.play(shrink(plan, fails, tries))
@@ -122,6 +135,10 @@ class Program:
             (len(first.switches), len(small.switches)),
         )
         return Finding(found.seed, small.violations, tuple(told(small)), sizes)
+
+
+def _stands(violations: Sequence[Violation]) -> bool:
+    return any(each.checker == STANDS for each in violations)
 
 
 def _as_found(found: Simulated, *why: str) -> Finding:
