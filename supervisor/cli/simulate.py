@@ -26,6 +26,7 @@ from seqtor.testing.given import NotGiven
 from seqtor.testing.instead import StandIns
 from seqtor.testing.simulating.drawing import CannotDraw
 from seqtor.testing.simulating.searching import TRIGGERS, Finding, Program, Simulated
+from seqtor.testing.simulating.telling import cut
 
 __all__ = ["simulate"]
 
@@ -263,7 +264,8 @@ def _say(wanted: Wanted, search: Search, finding: Finding | None, seconds: float
             say(f"  {line}" if line else "")
         say("")
     for seed in sorted(search.failing):
-        say(f"seed {seed}: {search.failing[seed].violations[0]}")
+        violation = str(search.failing[seed].violations[0])
+        say(f"seed {seed}: {violation if finding is None else cut(violation)}")  # In full it was told, with its advice.
         say(f"  again: {wanted.again(seed)}")
     say(f"{'stopped after ' if interrupted else ''}{search.summary(seconds)}")
 

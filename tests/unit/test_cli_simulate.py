@@ -190,6 +190,8 @@ def test_a_handler_that_does_not_do_the_same_again_is_found() -> None:
     stdout, _ = simulate("forgetful:make", "--seeds", "3", "--triggers", "6", code=1)
     assert "serial order: seq 1: See, handled by forgetful.make.<locals>.see, gave another result" in stdout
     assert "1 of 6 triggers" in stdout
+    assert stdout.count("\nseed ") == 3
+    assert stdout.count("Look for a clock") == 1, "the advice is given once"
 
 
 @pytest.mark.usefixtures("folder")

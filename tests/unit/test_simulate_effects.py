@@ -12,6 +12,7 @@ from seqtor import EffectContext, Retry, Supervisor, Transaction, Trigger
 from seqtor.actors.effects.actor import Effects, Stage
 from seqtor.testing.simulating.playing import Played
 from seqtor.testing.simulating.searching import Program
+from seqtor.testing.simulating.telling import told
 
 SEEDS = 4
 TRIGGERS = 8
@@ -74,6 +75,8 @@ def test_an_effect_that_fails_for_ever_is_a_dead_letter_and_nothing_is_found() -
     for history in played(Retry(TRIES, backoff=30, jitter=0), refuse):
         assert history.violations == ()
         assert len(history.evidence.effects) == TRIGGERS
+        lines = list(told(history))
+        assert lines.count("   seq 1: effect 0 (place) is carried out") == TRIES
         assert all(len(begun) == TRIES for begun in history.evidence.effects.values())
 
 

@@ -44,7 +44,7 @@ def told(played: Played) -> Iterator[str]:
         f"{len(plan.handed)} triggers, {len(plan.faults)} faults, {len(played.switches)} switches; max_in_flight="
         f"{plan.max_in_flight}, {plan.threads} threads, lateness {plan.lateness:g}"
     )
-    story = Story(played.evidence)
+    story = Story(played.evidence, all_triggers=True)
     for note in played.evidence.notes:
         yield from story.lines(note)
     yield ""
@@ -83,7 +83,7 @@ class Story:
             seqs = ", ".join(str(row.seq) for row in note.group.commits)
             yield f"   durable: seq {seqs}"
         elif isinstance(note, EffectBegan):
-            yield f"   seq {note.seq}: effect {note.number} is carried out"
+            yield f"   seq {note.seq}: effect {note.number}{self._effect_name(note)} is carried out"
         elif isinstance(note, Conflicted):
             attempt = (note.life.number, note.seq, note.conflict.attempt)
             if attempt in self._executed:
@@ -92,6 +92,11 @@ class Story:
                 self._conflicts[attempt] = [self._conflicted(note)]
         elif isinstance(note, Answered) and self._is_told(note.submission):
             yield f"   {self.name(note.run)} is answered: {note.state.value}"
+
+    def _effect_name(self, note: EffectBegan) -> str:
+        ended = self._evidence.ended.get(note.seq)
+        released = None if ended is None else ended.run.released
+        return "" if released is None else f" ({released.effects[note.number].name})"
 
     @staticmethod
     def _conflicted(note: Conflicted) -> str:
