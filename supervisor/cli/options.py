@@ -36,6 +36,7 @@ __all__ = [
     "find_system",
     "opened_journal",
     "system_of",
+    "traceback_of",
     "usage_error",
 ]
 
@@ -136,11 +137,11 @@ def system_of(place: str | None, journal: str | None, how: str = "--system MODUL
     except SeqtorError:
         raise
     except Exception as error:  # Also those that `exit_codes` would take for ours, such as a KeyError.
-        note(f"seqtor: {place} cannot be imported:\n{_traceback(error)}")
+        note(f"seqtor: {place} cannot be imported:\n{traceback_of(error)}")
         raise typer.Exit(ExitCode.FOUND) from None
 
 
-def _traceback(error: Exception) -> str:
+def traceback_of(error: Exception) -> str:
     """What Python prints for it, from the first frame of the program on."""
     place = error.__traceback__
     while place is not None and place.tb_frame.f_globals.get("__name__", "").partition(".")[0] in NOT_OWN:

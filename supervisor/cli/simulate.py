@@ -19,13 +19,22 @@ import typer
 from loguru import logger
 
 from seqtor.actors.clock import SystemClock
-from seqtor.cli.options import AsJson, ExitCode, WrongUsage, exit_codes, find_system, usage_error
+from seqtor.actors.handlers import did_you_mean
+from seqtor.cli.options import AsJson, ExitCode, WrongUsage, exit_codes, find_system, traceback_of, usage_error
 from seqtor.cli.output import Progress, note, say, say_json
 from seqtor.system import Supervisor
 from seqtor.testing.given import NotGiven
 from seqtor.testing.instead import StandIns
 from seqtor.testing.simulating.drawing import CannotDraw
-from seqtor.testing.simulating.searching import TRIGGERS, Finding, Program, Simulated
+from seqtor.testing.simulating.searching import (
+    TRIGGERS,
+    Finding,
+    Program,
+    Simulated,
+    WrongWorkload,
+    require_invariant,
+    require_workload,
+)
 from seqtor.testing.simulating.telling import cut
 
 __all__ = ["simulate"]
@@ -51,7 +60,11 @@ class Wanted(NamedTuple):
         # A function makes a system for each history; one that is made at the import is shared by all of them.
         is_factory = callable(named) and not isinstance(named, Supervisor)
         workload = None if self.workload is None else _function(self.workload, "--workload")
+        if workload is not None:
+            require_workload(workload, f"--workload {self.workload}")
         invariants = [_function(each, "--invariant") for each in self.invariants]
+        for each, invariant in zip(self.invariants, invariants, strict=True):
+            require_invariant(invariant, f"--invariant {each}")
         return Program(
             (lambda: find_system(self.system, None, HOW)) if is_factory else lambda: first,
             workload,
@@ -101,7 +114,7 @@ def _named(place: str) -> Any:
         raise WrongUsage(f"there is no module {error.name!r} in {folder} or among what is installed") from None
     for part in name.split("."):
         if not hasattr(found, part):
-            raise WrongUsage(f"the module {module} has no {name!r}")
+            raise WrongUsage(f"the module {module} has no {name!r}{did_you_mean(part, dir(found))}")
         found = getattr(found, part)
     return found
 
@@ -183,11 +196,21 @@ def simulate(
     wanted = Wanted(system, workload, stand_ins, tuple(invariant or ()), triggers, real)
     with exit_codes():
         try:
-            program = wanted.program()
+            try:
+                program = wanted.program()
+            except TypeError as wrong:  # Of a function that is to make the system or the stand-ins.
+                raise WrongUsage(str(wrong)) from None
             program.plan(first)
+            if not program.repeats(first):
+                note("seqtor: the workload gives other triggers for the same seed: take all chance from its argument")
             _simulate(program, wanted, range(first, first + seeds), cores, as_json=as_json)
-        except (WrongUsage, CannotDraw, TypeError) as wrong:
+        except (WrongUsage, CannotDraw) as wrong:
             raise usage_error(str(wrong)) from None
+        except WrongWorkload as wrong:
+            cause = wrong.__cause__
+            raise usage_error(
+                f"{wrong}\n{traceback_of(cause)}" if isinstance(cause, Exception) else str(wrong)
+            ) from None
         except NotGiven as missing:
             raise usage_error(
                 f"{missing} in a StandIns that --stand-ins names; or let everything outside be touched in each history, "
@@ -209,6 +232,8 @@ def _simulate(program: Program, wanted: Wanted, seeds: range, cores: int, *, as_
     except KeyboardInterrupt:
         interrupted = True
     seconds = SystemClock.monotonic() - began
+    if search.histories and not search.states["committed"]:
+        note("seqtor: no run has committed: nothing was looked at but refusals")
     finding = None
     if search.failing:
         shown = search.failing[min(search.failing)]

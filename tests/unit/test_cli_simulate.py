@@ -16,11 +16,13 @@ import pytest
 from loguru import logger
 from typer.testing import CliRunner
 
+from seqtor import RegistrationError, Supervisor
 from seqtor.actors.dispatchers import handler_threads
 from seqtor.cli.app import app
 from seqtor.testing import Failing
 from seqtor.testing import simulate as played_in_a_test
 from seqtor.testing.simulating import playing
+from seqtor.testing.simulating.searching import Program, WrongWorkload
 from tests.docs.pages import programs_of, read
 
 PAGE = Path("docs/how-to/simulate-your-system.md")
@@ -124,6 +126,31 @@ def wait(trigger: Wait, tx: Transaction) -> None:
     threading.Event().wait()
 """
 
+FOOLISH = """
+import random as chance
+from bank import Transfer
+from seqtor import Trigger
+
+class Transfr(Trigger[None]):
+    key: str
+
+def nothing(random): return None
+async def awaited(random): return []
+async def streamed(random): yield 1
+def alone(): return []
+def empty(random): return []
+def words(random): return ["one"]
+def unknown(random): return [Transfr(key="a")]
+def raises(random):
+    yield Transfer(source="a", target="b", amount=1)
+    raise TypeError("lost")
+def by_chance(random): return [Transfer(source="a", target="b", amount=chance.randrange(10**9)) for _ in range(9)]
+def refused(random): return [Transfer(source="a", target="b", amount=1000)]
+def fine(random): return [Transfer(source="a", target="b", amount=1)]
+async def ainvariant(snapshot): return True
+def two(snapshot, more): return True
+"""
+
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
@@ -133,11 +160,12 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     (tmp_path / "forgetful.py").write_text(FORGETFUL)
     (tmp_path / "standing.py").write_text(STANDING)
     (tmp_path / "caching.py").write_text(CACHING)
+    (tmp_path / "foolish.py").write_text(FOOLISH)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
     yield tmp_path
     logger.enable("seqtor")
-    for name in ("bank", "outside", "forgetful", "caching", "standing"):
+    for name in ("bank", "outside", "forgetful", "caching", "standing", "foolish"):
         sys.modules.pop(name, None)
 
 
@@ -255,12 +283,61 @@ def test_nothing_outside_is_touched_unless_it_is_said(folder: Path) -> None:
         (("bank:system", "--workload", "bank"), "expected MODULE:NAME"),
         (("bank:system", "--workload", "bank:nobody"), "the module bank has no 'nobody'"),
         (("bank:system", "--invariant", "bank:start"), "expected a function"),
+        (("bank:system", "--workload", "bank:wrok"), "has no 'wrok'; did you mean 'work'?"),
+        (("bank:system", "--workload", "foolish:nothing"), "the workload gives None, expected triggers"),
+        (("bank:system", "--workload", "foolish:awaited"), "--workload foolish:awaited is async"),
+        (("bank:system", "--workload", "foolish:streamed"), "--workload foolish:streamed is async"),
+        (("bank:system", "--workload", "foolish:alone"), "alone is called with a random.Random alone"),
+        (("bank:system", "--workload", "foolish:empty"), "the workload gives no trigger with seed 0"),
+        (("bank:system", "--workload", "foolish:words"), "a trigger is an instance of a Trigger subclass, got 'one'"),
+        (("bank:system", "--workload", "foolish:unknown"), "is registered for Transfr: decorate"),
+        (("bank:system", "--workload", "foolish:unknown"), "did you mean 'Transfer'?"),
+        (("bank:system", "--workload", "foolish:raises"), "the workload raises TypeError: lost\nTraceback"),
+        (("bank:system", "--workload", "foolish:raises"), 'raise TypeError("lost")'),
+        (("bank:system", "--invariant", "foolish:ainvariant"), "--invariant foolish:ainvariant is async"),
+        (("bank:system", "--invariant", "foolish:two"), "two is called with a snapshot alone"),
         (("bank:system", "--stand-ins", "bank:start"), "expected seqtor.testing.StandIns"),
     ],
 )
 def test_wrong_usage_is_told(arguments: tuple[str, ...], text: str) -> None:
     _, stderr = simulate(*arguments, code=2)
     assert text in stderr
+
+
+@pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize(
+    ("workload", "text"), [("by_chance", "take all chance from its argument"), ("refused", "no run has committed")]
+)
+def test_a_workload_that_shows_little_is_told(workload: str, text: str) -> None:
+    _, stderr = simulate("bank:system", "--seeds", "4", "--workload", f"foolish:{workload}")
+    assert text in stderr
+    _, stderr = simulate("bank:system", "--seeds", "4", "--workload", "foolish:fine")
+    assert text not in stderr
+
+
+def test_what_the_runtime_raises_is_no_wrong_usage(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def raising(program: Program, seed: int) -> Any:
+        raise TypeError(f"a bug at seed {seed}")
+
+    monkeypatch.setattr(Program, "simulate", raising)
+    with pytest.raises(TypeError, match="a bug at seed 0"):
+        simulate("bank:system", "--seeds", "1")
+
+
+def test_in_a_test_the_same_is_refused() -> None:
+    async def awaited(random: Any) -> Any:
+        return []
+
+    def empty(random: Any) -> Any:
+        return []
+
+    wrong: Any = awaited
+    with pytest.raises(RegistrationError, match="the workload is async"):
+        played_in_a_test(Supervisor(), workload=wrong)
+    with pytest.raises(RegistrationError, match="the invariant awaited is async"):
+        played_in_a_test(Supervisor(), workload=empty, invariants=[wrong])
+    with pytest.raises(WrongWorkload, match="gives no trigger with seed 0"):
+        played_in_a_test(Supervisor(), workload=empty)
 
 
 def test_the_same_seed_is_told_byte_for_byte_in_every_process_whatever_its_hash_seed_and_cores(folder: Path) -> None:

@@ -5,10 +5,15 @@ Owns what one seed comes to. Promises: a seed's finding is the same wherever and
 
 from __future__ import annotations
 
+import inspect
+import random
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
+from seqtor.actors.registering import require_function
+from seqtor.messages.errors import RegistrationError, UnknownTrigger
+from seqtor.messages.triggers import Trigger
 from seqtor.system import Supervisor
 from seqtor.testing.checkers.evidence import Violation
 from seqtor.testing.instead import StandIns
@@ -18,7 +23,10 @@ from seqtor.testing.simulating.playing import STANDS, Invariant, Played, play, t
 from seqtor.testing.simulating.shrinking import shrink
 from seqtor.testing.simulating.telling import told
 
-__all__ = ["TRIES", "TRIGGERS", "Failing", "Finding", "Program", "Simulated", "Sizes", "simulate"]
+__all__ = [
+    "TRIES", "TRIGGERS", "Failing", "Finding", "Program", "Simulated", "Sizes", "WrongWorkload",
+    "require_invariant", "require_workload", "simulate",
+]  # fmt: skip
 
 TRIGGERS = 40
 TRIES = 200
@@ -26,6 +34,27 @@ HOLDS_AGAIN = (
     "played again it holds: handlers keep something outside of stores. Keep it in a store, or name a function that makes "
     "the system, and that with it (bank:make_system)"
 )
+
+
+class WrongWorkload(Exception):
+    """A workload gives what cannot be handed in, or raises; the cause is what it has raised."""
+
+
+def require_workload(function: Any, place: str) -> None:
+    """Raise RegistrationError unless this can be a workload."""
+    _require_plain(function, f"{place} is async: a workload is a plain function that returns or yields triggers")
+    require_function(function, place, 1, "a random.Random alone")
+
+
+def require_invariant(function: Any, place: str) -> None:
+    """Raise RegistrationError unless this can be an invariant."""
+    _require_plain(function, f"{place} is async: an invariant is a plain function that looks at a snapshot")
+    require_function(function, place, 1, "a snapshot alone")
+
+
+def _require_plain(function: Any, otherwise: str) -> None:
+    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
+        raise RegistrationError(otherwise)
 
 
 class Simulated(NamedTuple):
@@ -67,6 +96,7 @@ class Program:
     """A program as it is simulated. `make` gives the system, for each history: the same one, or a new one.
 
     `workload` gives the triggers (default: drawn from the schemas of all that have handlers), `triggers` of them at most.
+    Raises RegistrationError for a workload or an invariant that is async, or is called with something else.
     """
 
     def __init__(
@@ -78,6 +108,10 @@ class Program:
         instead: Callable[[], StandIns] = StandIns,
         invariants: Sequence[Invariant] = (),
     ) -> None:
+        if workload is not None:
+            require_workload(workload, "the workload")
+        for invariant in invariants:
+            require_invariant(invariant, f"the invariant {getattr(invariant, '__name__', invariant)}")
         self._make = make
         self._workload = workload
         self._triggers = triggers
@@ -85,10 +119,18 @@ class Program:
         self._invariants = invariants
 
     def plan(self, seed: int) -> Plan:
-        """What a seed decides. Raises CannotDraw, and what the workload raises."""
+        """What a seed decides. Raises CannotDraw, and WrongWorkload for one that raises or gives what has no handler."""
         system = self._make()
-        work = drawn(system) if self._workload is None else self._workload
-        return make_plan(seed, work, self._triggers, targets_of(system))
+        workload = self._workload
+        work = drawn(system) if workload is None else lambda source: _given(workload, source, system)
+        plan = make_plan(seed, work, self._triggers, targets_of(system))
+        if not plan.handed:
+            raise WrongWorkload(f"the workload gives no trigger with seed {seed}: nothing would be looked at")
+        return plan
+
+    def repeats(self, seed: int) -> bool:
+        """Whether the workload gives the same again for a seed; what is drawn is not looked at."""
+        return self._workload is None or repr(self.plan(seed)) == repr(self.plan(seed))
 
     def play(self, plan: Plan) -> Played:
         """Play it. Raises NotGiven for what is outside and has no stand-in, if that is asked for."""
@@ -146,6 +188,25 @@ def _as_found(found: Simulated, *why: str) -> Finding:
     return Finding(found.seed, found.violations, (*[f"FOUND {each}" for each in found.violations], *why))
 
 
+def _given(workload: Workload, source: random.Random, system: Supervisor) -> Iterator[Trigger[Any]]:
+    """What a workload gives, each looked at as it comes: it may never end."""
+    try:
+        found: Any = workload(source)
+        if not isinstance(found, Iterable):
+            raise WrongWorkload(
+                f"the workload gives {found!r}, expected triggers: return a list of them, or yield them"
+            )
+        for each in found:
+            system._known.handler_of(each)
+            yield each
+    except WrongWorkload:
+        raise
+    except UnknownTrigger as unknown:
+        raise WrongWorkload(f"the workload: {unknown}") from None
+    except Exception as error:
+        raise WrongWorkload(f"the workload raises {type(error).__name__}: {error}") from error
+
+
 class Failing(AssertionError):
     """A history in which something does not hold; the text tells it, made small. `finding` is the same as data.
 
@@ -170,8 +231,11 @@ def simulate(
 
     `system` is a system with its registrations, or a function that makes one for each history. `workload(random)` gives the
     triggers, `triggers` of them at most (default: drawn from the schemas). `invariants` are called with the snapshot after
-    every seq that was visible: False, or raising, breaks one. What is outside and has no stand-in in `instead` is called,
-    opened and carried out as it is, as in `run`.
+    every seq that was visible: False, or raising, breaks one. What is outside and has no stand-in in `instead` is
+    called, opened and carried out as it is, as in `run`.
+
+    Raises RegistrationError for a workload or an invariant that is no plain function of one argument; WrongWorkload for a
+    workload that raises, gives nothing, or what has no handler.
     """
     make = (lambda: system) if isinstance(system, Supervisor) else system
     program = Program(
