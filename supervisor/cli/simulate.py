@@ -6,14 +6,18 @@ so; what is found is told with the command that finds it again; Ctrl-C ends the 
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import multiprocessing
 import pathlib
 import shlex
+import signal
 import sys
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
-from typing import Annotated, Any, NamedTuple
+from types import FrameType
+from typing import Annotated, Any, NamedTuple, Self
 
 import typer
 from loguru import logger
@@ -53,7 +57,7 @@ class Wanted(NamedTuple):
     triggers: int
     real: bool
 
-    def program(self) -> Program:
+    def program(self, look: Callable[[], None] = lambda: None) -> Program:
         """Import it. Raises WrongUsage, and whatever the modules raise."""
         first = find_system(self.system, None, HOW)
         named = _named(self.system)
@@ -71,6 +75,7 @@ class Wanted(NamedTuple):
             triggers=self.triggers,
             instead=self._instead(),
             invariants=invariants,
+            look=look,
         )
 
     def _instead(self) -> Callable[[], StandIns]:
@@ -124,6 +129,36 @@ def _function(place: str, option: str) -> Any:
     if not callable(found):
         raise WrongUsage(f"{option} {place} is a {type(found).__name__}, expected a function")
     return found
+
+
+class Interrupts:
+    """Ctrl-C while a search plays in this process: it is looked at between steps, as no message may be left halfway.
+
+    A second one interrupts at once. Only on the main thread; elsewhere signals are not ours.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._before: Any = None
+
+    def __enter__(self) -> Self:
+        if threading.current_thread() is threading.main_thread():
+            self._before = signal.signal(signal.SIGINT, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._before is not None:
+            signal.signal(signal.SIGINT, self._before)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.count += 1
+        if self.count > 1:
+            raise KeyboardInterrupt
+
+    def look(self) -> None:
+        """Raise KeyboardInterrupt if there was one."""
+        if self.count:
+            raise KeyboardInterrupt
 
 
 class Search:
@@ -196,14 +231,15 @@ def simulate(
     wanted = Wanted(system, workload, stand_ins, tuple(invariant or ()), triggers, real)
     with exit_codes():
         try:
+            interrupts = Interrupts()
             try:
-                program = wanted.program()
+                program = wanted.program(interrupts.look)
             except TypeError as wrong:  # Of a function that is to make the system or the stand-ins.
                 raise WrongUsage(str(wrong)) from None
             program.plan(first)
             if not program.repeats(first):
                 note("seqtor: the workload gives other triggers for the same seed: take all chance from its argument")
-            _simulate(program, wanted, range(first, first + seeds), cores, as_json=as_json)
+            _simulate(program, wanted, range(first, first + seeds), cores, interrupts, as_json=as_json)
         except (WrongUsage, CannotDraw) as wrong:
             raise usage_error(str(wrong)) from None
         except WrongWorkload as wrong:
@@ -218,12 +254,15 @@ def simulate(
             ) from None
 
 
-def _simulate(program: Program, wanted: Wanted, seeds: range, cores: int, *, as_json: bool) -> None:
+def _simulate(
+    program: Program, wanted: Wanted, seeds: range, cores: int, interrupts: Interrupts, *, as_json: bool
+) -> None:
     logger.disable("seqtor")
     search, began = Search(), SystemClock.monotonic()
     interrupted = False
     try:
-        with Progress("simulate") as progress:
+        # With more cores it is only waited here: the interrupt ends that.
+        with interrupts if cores == 1 else contextlib.nullcontext(), Progress("simulate") as progress:
             for each in _played(program, wanted, seeds, cores):
                 search.take(each)
                 progress(search.histories, len(seeds))
@@ -235,13 +274,15 @@ def _simulate(program: Program, wanted: Wanted, seeds: range, cores: int, *, as_
     if search.histories and not search.states["committed"]:
         note("seqtor: no run has committed: nothing was looked at but refusals")
     finding = None
-    if search.failing:
+    if search.failing and not interrupted:
         shown = search.failing[min(search.failing)]
         note(f"seqtor: seed {shown.seed} fails{'' if shown.stands else ', and is made smaller'}")
         try:
-            finding = program.find(shown)
+            with interrupts:
+                finding = program.find(shown)
         except KeyboardInterrupt:
             interrupted = True
+    interrupted = interrupted or interrupts.count > 0
     if as_json:
         say_json(_as_json(wanted, search, finding, seconds, interrupted=interrupted))
     else:
@@ -266,8 +307,6 @@ _program: Program
 def _begin(wanted: Wanted, path: list[str]) -> None:
     """Make a process of the pool ready to play."""
     global _program  # noqa: PLW0603 - what a process of the pool has for all its seeds.
-    import signal
-
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # The command ends the pool.
     logger.disable("seqtor")
     sys.path[:] = path

@@ -6,6 +6,7 @@ import importlib
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -124,6 +125,24 @@ system = Supervisor()
 @system.on(Wait)
 def wait(trigger: Wait, tx: Transaction) -> None:
     threading.Event().wait()
+"""
+SAYING = """
+import sys
+from seqtor import Collection, Record, Supervisor, Transaction, Trigger
+
+class Seen(Record):
+    n: int = 0
+
+class See(Trigger[None]):
+    key: str
+
+system = Supervisor()
+seen = system.store("seen", Collection(Seen))
+
+@system.on(See)
+def see(trigger: See, tx: Transaction) -> None:
+    print("executed", file=sys.stderr, flush=True)
+    tx[seen][trigger.key] = Seen(n=tx[seen].get(trigger.key, Seen()).n + 1)
 """
 
 FOOLISH = """
@@ -260,6 +279,20 @@ def test_a_handler_that_stands_ends_the_search_and_is_not_made_smaller(monkeypat
     assert "FOUND stands: a handler has not come to its next operation of tx for 0.5 s: Wait()" in stdout
     assert "made smaller" not in stdout + stderr
     assert re.search(r"^[1-9] histor.*: 1 failed$", stdout, re.MULTILINE), "of thirty"
+
+
+@pytest.mark.parametrize("lines", [1, 2, 40, 150, 333])
+def test_ctrl_c_ends_a_search_with_what_it_has_come_to_wherever_it_comes(folder: Path, lines: int) -> None:
+    (folder / "saying.py").write_text(SAYING)
+    command = [str(Path(sys.executable).with_name("seqtor")), "simulate", "saying:system", "--seeds", "100000"]
+    with subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        for _ in range(lines):
+            assert process.stderr.readline(), "it has ended"
+        process.send_signal(signal.SIGINT)
+        stdout, stderr = process.communicate(timeout=120)
+    assert process.returncode == 130, stderr
+    assert re.fullmatch(r"stopped after \d+ histories in .*: nothing found\n", stdout), stdout + stderr
 
 
 def test_nothing_outside_is_touched_unless_it_is_said(folder: Path) -> None:

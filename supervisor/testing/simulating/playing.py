@@ -73,13 +73,18 @@ def targets_of(system: Supervisor) -> tuple[str, ...]:
 
 
 def play(
-    system: Supervisor, plan: Plan, *, instead: StandIns = NOTHING_GIVEN, invariants: Sequence[Invariant] = ()
+    system: Supervisor,
+    plan: Plan,
+    *,
+    instead: StandIns = NOTHING_GIVEN,
+    invariants: Sequence[Invariant] = (),
+    look: Callable[[], None] = lambda: None,
 ) -> Played:
     """Play a history and have it judged by all checkers and the program's invariants.
 
     Raises NotGiven for something outside that nothing stands in for, if `instead` notes what is missing.
     """
-    return History(system, plan, instead).play(invariants)
+    return History(system, plan, instead, look).play(invariants)
 
 
 class SeededBackend(MemoryBackend):
@@ -93,10 +98,11 @@ class SeededBackend(MemoryBackend):
 class History:
     """One history while it is played."""
 
-    def __init__(self, system: Supervisor, plan: Plan, instead: StandIns) -> None:
+    def __init__(self, system: Supervisor, plan: Plan, instead: StandIns, look: Callable[[], None]) -> None:
         self._program = system
         self._plan = plan
         self._instead = instead
+        self._look = look
         self._backend = SeededBackend(plan.seed)
         self._watch = Watch()
         self._faults = list(plan.faults)
@@ -121,6 +127,7 @@ class History:
                 self._found.append(Violation(STANDS, None, str(stands)))
             except Exception as error:  # At a start, or where the runtime looks at itself.
                 self._raised(error)
+            self._look()
             self._look_for_crashes()
             self._raise_what_is_missing()
             evidence = self._watch.evidence()
@@ -194,6 +201,7 @@ class History:
         handed = list(reversed(self._plan.handed))
         next_step, next_s, wait_until_s = 0, 0.0, 0.0
         while True:
+            self._look()
             self._hurt()
             dispatchers = self._desk.dispatchers
             now_s = dispatchers.clock.monotonic()

@@ -96,7 +96,8 @@ class Program:
     """A program as it is simulated. `make` gives the system, for each history: the same one, or a new one.
 
     `workload` gives the triggers (default: drawn from the schemas of all that have handlers), `triggers` of them at most.
-    Raises RegistrationError for a workload or an invariant that is async, or is called with something else.
+    `look` is called between the steps of every history: what it raises ends it. Raises RegistrationError for a workload or
+    an invariant that is async, or is called with something else.
     """
 
     def __init__(
@@ -107,6 +108,7 @@ class Program:
         triggers: int = TRIGGERS,
         instead: Callable[[], StandIns] = StandIns,
         invariants: Sequence[Invariant] = (),
+        look: Callable[[], None] = lambda: None,
     ) -> None:
         if workload is not None:
             require_workload(workload, "the workload")
@@ -117,6 +119,7 @@ class Program:
         self._triggers = triggers
         self._instead = instead
         self._invariants = invariants
+        self._look = look
 
     def plan(self, seed: int) -> Plan:
         """What a seed decides. Raises CannotDraw, and WrongWorkload for one that raises or gives what has no handler."""
@@ -134,7 +137,7 @@ class Program:
 
     def play(self, plan: Plan) -> Played:
         """Play it. Raises NotGiven for what is outside and has no stand-in, if that is asked for."""
-        return play(self._make(), plan, instead=self._instead(), invariants=self._invariants)
+        return play(self._make(), plan, instead=self._instead(), invariants=self._invariants, look=self._look)
 
     def simulate(self, seed: int) -> Simulated:
         """Play the history of a seed."""
